@@ -1,0 +1,62 @@
+# `make` alone lists what there is. Two commands do all the set-up: `make up` and `make test`.
+
+CACHE  ?= $(or $(K8SM_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/k8sm)
+TARGET := target/$(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+TOOLS  := $(CACHE)/tools/bin
+SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo 'sudo -E')
+AGENTS ?= 1
+K8SM   := $(TARGET)/release/k8sm
+
+.DEFAULT_GOAL := help
+.PHONY: help up down setup-% build release check fmt lint deny unit test test-all e2e test-vm conformance bench fuzz docs clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: setup-up release ## a whole cluster on this machine, with a pod running (AGENTS=3 for three nodes)
+	@$(K8SM) upstream build >/dev/null
+	@$(SUDO) $(K8SM) up --agents $(AGENTS) --upstream-dir "$$($(K8SM) upstream path)"
+
+down: ## stops that cluster and removes everything of it
+	@$(SUDO) $(K8SM) down
+
+setup-%:
+	@scripts/setup $*
+
+release: ## builds the programs, optimised
+	@cargo build --release --workspace --bins
+
+build: ## builds the programs for tests
+	@cargo build --workspace --bins
+
+check: setup-check fmt lint deny unit ## formats, lints, licences, unit tests: no root, no upstream build
+
+fmt:
+	@cargo fmt --all --check
+
+lint:
+	@cargo clippy --workspace --all-targets --quiet -- -D warnings
+
+deny:
+	@$(TOOLS)/cargo-deny --log-level error check
+
+unit:
+	@$(TOOLS)/cargo-nextest nextest run --workspace
+
+test: setup-test check e2e ## check, and whole clusters on real processes (root through sudo)
+
+e2e: build
+	@$(TARGET)/debug/k8sm upstream build >/dev/null
+	@$(SUDO) env "PATH=$$PATH" K8SM_UPSTREAM_BIN="$$($(TARGET)/debug/k8sm upstream path)" $(TOOLS)/cargo-nextest nextest run --profile e2e --workspace
+
+test-vm: setup-test-vm ## the same on cgroup v2, in a virtual machine (software emulation)
+	@scripts/test-vm
+
+conformance: setup-conformance release ## upstream's conformance tests on three agents; writes docs/conformance.md
+	@$(SUDO) scripts/conformance
+
+bench: setup-bench release ## speed and memory, as ratios in one run
+	@$(SUDO) scripts/bench
+
+clean: ## removes what cargo built (not the cache of upstream components)
+	@cargo clean
