@@ -1,0 +1,1 @@
+//! The subscription of an executor, as a pure state machine.
