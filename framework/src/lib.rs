@@ -1,1 +1,7 @@
-//! Placeholder.
+//! The k8sm-framework: the Mesos scheduler that places Kubernetes pods on offers.
+//!
+//! Start at [`placement`] and [`resources`] for what decides; the loops around them come with
+//! `core` and `driver`.
+
+pub mod placement;
+pub mod resources;
