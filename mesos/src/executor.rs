@@ -24,6 +24,9 @@ pub use ledger::{Ledger, new_update};
 /// Where the executor API is, below an agent's base URL.
 pub const ENDPOINT: &str = "/api/v1/executor";
 
+/// Longest time for a connection to the agent.
+const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// What an executor hears.
 #[derive(Debug)]
 pub enum ExecutorEvent {
@@ -34,8 +37,9 @@ pub enum ExecutorEvent {
         /// Why.
         error: Error,
     },
-    /// The agent was away for longer than the recovery timeout, or it went away and the
-    /// framework does not checkpoint: the agent gave this executor up. Last event; the executor
+    /// The agent gave this executor up: it was away for longer than the recovery timeout, or
+    /// went away and the framework does not checkpoint, or it is back and says that it does not
+    /// know this executor (`Disconnected` before this tells which). Last event; the executor
     /// has to end its tasks and itself.
     RecoveryTimeout,
 }
@@ -56,6 +60,10 @@ pub struct ExecutorHandle {
 pub fn spawn(
     config: ExecutorConfig,
 ) -> Result<(ExecutorHandle, mpsc::Receiver<ExecutorEvent>), ConfigError> {
+    let mut config = config;
+    // The agent is on this machine: a connection that takes longer is none, and an agent that
+    // recovers does not wait for it.
+    config.client.connect_timeout = config.client.connect_timeout.min(CONNECT_TIMEOUT);
     let client = Client::new(&config.client)?;
     let config = std::sync::Arc::new(config);
     let (subscribed_sender, subscribed) = watch::channel(false);

@@ -15,6 +15,7 @@
 //! chosen per client, nothing reads the environment save [`executor::ExecutorConfig::from_env`].
 
 pub mod codec;
+mod connection;
 pub mod error;
 pub mod executor;
 pub mod http;

@@ -33,8 +33,10 @@
 //! ```
 
 pub mod machine;
+mod registration;
 mod run;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -46,6 +48,8 @@ use crate::http::{Client, ClientConfig, ConfigError, Request, StreamId};
 use crate::master::{MasterAddress, MasterUrl};
 use crate::pb;
 use pb::scheduler::call::Type;
+
+pub use registration::Registration;
 
 /// Where the scheduler API is, below a master's base URL.
 pub const ENDPOINT: &str = "/api/v1/scheduler";
@@ -130,17 +134,9 @@ pub struct SchedulerHandle {
     client: Client,
     encoding: Encoding,
     session: watch::Receiver<Option<Session>>,
-    commands: mpsc::Sender<Command>,
+    registration: Arc<watch::Sender<Registration>>,
+    hints: mpsc::Sender<Option<StreamId>>,
     stop: CancellationToken,
-}
-
-/// From handles to the loop.
-#[derive(Debug)]
-enum Command {
-    /// UPDATE_FRAMEWORK was accepted: subscribe with this from now on.
-    Updated(Box<pb::FrameworkInfo>),
-    /// A call over this subscription was answered with "not subscribed".
-    NotSubscribed(Option<StreamId>),
 }
 
 /// Starts a scheduler client on the present tokio runtime. It ends when the receiver is
@@ -151,22 +147,30 @@ pub fn spawn(
 ) -> Result<(SchedulerHandle, mpsc::Receiver<SchedulerEvent>), ConfigError> {
     let client = Client::new(&config.client)?;
     let (session_sender, session) = watch::channel(None);
-    // Handles wait while it is full; the loop empties it at once.
-    let (commands, command_receiver) = mpsc::channel(16);
+    // One hint that the subscription is not one is enough.
+    let (hints, hint_receiver) = mpsc::channel(1);
+    let registration = Registration::new(pb::scheduler::call::Subscribe {
+        framework_info: config.framework.clone(),
+        suppressed_roles: config.suppressed_roles.clone(),
+        offer_constraints: config.offer_constraints.clone(),
+    });
+    let registration = Arc::new(watch::Sender::new(registration));
     let (events, event_receiver) = mpsc::channel(config.buffered_events.max(1));
     let stop = CancellationToken::new();
     let handle = SchedulerHandle {
         client: client.clone(),
         encoding: config.encoding,
         session,
-        commands,
+        registration: Arc::clone(&registration),
+        hints,
         stop: stop.clone(),
     };
     tokio::spawn(run::run(run::Io {
         config,
         client,
         session: session_sender,
-        commands: command_receiver,
+        registration,
+        hints: hint_receiver,
         events,
         stop,
     }));
@@ -180,6 +184,7 @@ impl SchedulerHandle {
     /// Calls that are awaited one after the other arrive in that order; calls of concurrent
     /// tasks arrive in any order. SUBSCRIBE is refused: the client does that itself. After
     /// TEARDOWN the master ends the stream; [`Self::shutdown`] is the next thing to do.
+    /// What SUPPRESS, REVIVE and UPDATE_FRAMEWORK change also holds for later subscriptions.
     pub async fn call(&self, mut call: pb::scheduler::Call) -> Result<(), Error> {
         if matches!(call.r#type(), Type::Unknown | Type::Subscribe) {
             return Err(Error::InvalidCall {
@@ -200,34 +205,24 @@ impl SchedulerHandle {
         };
         let body = self.encoding.encode(&call);
         let result = self.client.post(request, body).await;
+        if result.is_ok() && changes_registration(&call) {
+            self.registration.send_modify(|r| r.accepted(call));
+        }
         if let Err(error) = &result
             && error.says_not_subscribed()
         {
             // A full queue already holds such a hint.
-            let hint = Command::NotSubscribed(session.stream_id.clone());
-            let _ = self.commands.try_send(hint);
+            let _ = self.hints.try_send(session.stream_id);
         }
         result.map(drop)
     }
 
     /// Changes FrameworkInfo: sends UPDATE_FRAMEWORK and subscribes with it from now on.
-    /// `user`, `checkpoint` and `principal` cannot be changed. The id is filled in.
-    pub async fn update_framework(&self, mut info: pb::FrameworkInfo) -> Result<(), Error> {
-        let session = self.session.borrow().clone().ok_or(Error::NotSubscribed)?;
-        info.id = Some(session.framework_id);
-        let call = pb::scheduler::Call {
-            r#type: Some(Type::UpdateFramework.into()),
-            update_framework: Some(pb::scheduler::call::UpdateFramework {
-                framework_info: info.clone(),
-                ..Default::default()
-            }),
-            ..Default::default()
-        };
-        self.call(call).await?;
-        self.commands
-            .send(Command::Updated(Box::new(info)))
-            .await
-            .map_err(|_| Error::Stopped)
+    /// `user`, `checkpoint` and `principal` cannot be changed. The id is filled in; roles that
+    /// are suppressed stay so.
+    pub async fn update_framework(&self, info: pb::FrameworkInfo) -> Result<(), Error> {
+        let call = self.registration.borrow().update_call(info);
+        self.call(call).await
     }
 
     /// The id under which the framework is subscribed at the moment.
@@ -240,4 +235,12 @@ impl SchedulerHandle {
     pub fn shutdown(&self) {
         self.stop.cancel();
     }
+}
+
+/// Whether a call changes what the next SUBSCRIBE has to say.
+fn changes_registration(call: &pb::scheduler::Call) -> bool {
+    matches!(
+        call.r#type(),
+        Type::Suppress | Type::Revive | Type::UpdateFramework
+    )
 }
