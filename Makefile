@@ -38,7 +38,7 @@ lint:
 	@cargo clippy --workspace --all-targets --quiet -- -D warnings
 
 deny:
-	@$(TOOLS)/cargo-deny --log-level error check
+	@scripts/deny $(TOOLS)/cargo-deny
 
 unit:
 	@$(TOOLS)/cargo-nextest nextest run --workspace
