@@ -3,5 +3,8 @@
 //! Start at [`placement`] and [`resources`] for what decides; the loops around them come with
 //! `core` and `driver`.
 
+pub mod core;
+pub mod kube;
 pub mod placement;
 pub mod resources;
+pub mod wire;

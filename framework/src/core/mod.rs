@@ -1,0 +1,304 @@
+//! The framework's decisions: a pure `state + event -> state + effects`, without sockets or clocks.
+//!
+//! [`State::handle`] takes in what happened, [`State::step`] runs due timers and, where something
+//! changed, a scheduling pass, and returns what is to be done. Everything that must survive a crash is in the
+//! API server (pods, nodes) and in Mesos (tasks): a new `State` is filled from both.
+//!
+//! | file | decides |
+//! |---|---|
+//! | [`offer`], [`pool`] | what is offered, what a task takes of it |
+//! | [`pod`], `pods` | the scheduling queue; pods that are bound already |
+//! | [`node`], `nodes` | a node's life |
+//! | [`task`], `updates` | the task ledger, status updates, Binding, KILL |
+//! | `place` | which node or agent a pod goes to |
+//! | `schedule` | the scheduling pass: launches, `nodes.min`, offers that go back |
+//! | `reconcile` | explicit and implicit reconciliation |
+
+pub mod event;
+pub mod ids;
+pub mod node;
+mod nodes;
+pub mod offer;
+mod place;
+pub mod pod;
+mod pods;
+pub mod pool;
+mod reconcile;
+mod schedule;
+pub mod summary;
+pub mod task;
+mod timers;
+mod updates;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use crate::placement::Candidate;
+
+pub use event::{Effect, Event};
+use ids::{AgentId, NodeName, PodUid, Role, Time};
+use node::{Agent, Node};
+use offer::OfferStore;
+use pod::Pod;
+use pool::Amounts;
+use reconcile::Reconciliation;
+use task::Ledger;
+use timers::{Timer, Timers};
+
+/// What an operator may choose, as far as decisions need it.
+#[derive(Debug, Clone)]
+pub struct CoreConfig {
+    /// What a node task takes.
+    pub node_overhead: Amounts,
+    /// `maxPods` of each node.
+    pub pods_per_node: u32,
+    /// How many nodes are kept even without pods.
+    pub nodes_min: usize,
+    /// After how long a node without pods (those of DaemonSets aside) is given back.
+    pub idle_timeout: Duration,
+    /// Whether a pod without limits may use more than it requests.
+    pub overcommit: bool,
+    /// For how long an offer is held after it came, in case another pod wants it.
+    pub linger: Duration,
+    /// For how many seconds Mesos keeps what no waiting pod could use. What grows comes back
+    /// sooner, a REVIVE brings everything back.
+    pub refuse_seconds: f64,
+    /// How long a node may take to become Ready.
+    pub start_timeout: Duration,
+    /// Makes ExecutorInfo (protobuf) for an executor id.
+    pub executor_info: ExecutorTemplate,
+}
+
+/// ExecutorInfo but for its id; see [`crate::wire::executor_info`].
+#[derive(Debug, Clone)]
+pub struct ExecutorTemplate(pub mesos::pb::ExecutorInfo);
+
+impl Default for CoreConfig {
+    fn default() -> Self {
+        Self {
+            node_overhead: Amounts {
+                cpus: 300,
+                mem: 512 * pool::UNIT,
+                disk: 2048 * pool::UNIT,
+                gpus: 0,
+            },
+            // Upstream's default of kubelet.
+            pods_per_node: 110,
+            nodes_min: 0,
+            idle_timeout: Duration::from_secs(600),
+            overcommit: true,
+            linger: Duration::from_secs(1),
+            refuse_seconds: 10.0,
+            start_timeout: Duration::from_secs(600),
+            executor_info: ExecutorTemplate(mesos::pb::ExecutorInfo::default()),
+        }
+    }
+}
+
+/// Order in the scheduling queue: higher priority, then age.
+type QueueKey = (Reverse<i32>, Time, PodUid);
+
+/// Everything the framework knows.
+#[derive(Debug)]
+pub struct State {
+    config: CoreConfig,
+    rng: StdRng,
+    now: Time,
+    effects: Vec<Effect>,
+    timers: Timers,
+
+    connected: bool,
+    /// Whether it is known which tasks exist: no pod is launched before.
+    recovered: bool,
+    nodes_listed: bool,
+    pods_listed: bool,
+    reconciliation: Reconciliation,
+
+    agents: BTreeMap<AgentId, Agent>,
+    nodes: BTreeMap<NodeName, Node>,
+    node_of: HashMap<AgentId, NodeName>,
+    pods: HashMap<PodUid, Pod>,
+    /// Pods that are bound to a node of ours and not terminal.
+    bound: HashMap<NodeName, HashSet<PodUid>>,
+    queue: BTreeSet<QueueKey>,
+    backing_off: HashSet<PodUid>,
+    unaccounted: BTreeSet<PodUid>,
+    ledger: Ledger,
+    offers: OfferStore,
+    /// What each held pool looks like to the filters; rebuilt when something about it changed.
+    candidates: HashMap<(AgentId, Role), Candidate>,
+    /// Where the search for a place went on; spreads pods over equal agents.
+    cursor: usize,
+
+    /// Whether a scheduling pass may find something to do.
+    dirty: bool,
+    suppressed: bool,
+    /// Whether a REVIVE may bring offers that are of use now.
+    wants_revive: bool,
+    last_revive: Time,
+    /// REVIVEs in a row that led to no launch.
+    fruitless_revives: u32,
+    /// Counters for the metrics.
+    pub counters: summary::Counters,
+}
+
+impl State {
+    /// A framework that knows nothing yet. The seed makes task ids, jitter and ports.
+    pub fn new(config: CoreConfig, seed: u64, now: Time) -> Self {
+        Self {
+            config,
+            rng: StdRng::seed_from_u64(seed),
+            now,
+            effects: Vec::new(),
+            timers: Timers::default(),
+            connected: false,
+            recovered: false,
+            nodes_listed: false,
+            pods_listed: false,
+            reconciliation: Reconciliation::default(),
+            agents: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            node_of: HashMap::new(),
+            pods: HashMap::new(),
+            bound: HashMap::new(),
+            queue: BTreeSet::new(),
+            backing_off: HashSet::new(),
+            unaccounted: BTreeSet::new(),
+            ledger: Ledger::default(),
+            offers: OfferStore::default(),
+            candidates: HashMap::new(),
+            cursor: 0,
+            dirty: false,
+            // A new subscription is not suppressed.
+            suppressed: false,
+            wants_revive: false,
+            last_revive: Time(0),
+            fruitless_revives: 0,
+            counters: summary::Counters::default(),
+        }
+    }
+
+    /// Takes in what happened. Effects come from the next [`Self::step`].
+    pub fn handle(&mut self, event: Event, now: Time) {
+        self.now = self.now.max(now);
+        match event {
+            Event::Tick => {}
+            Event::Subscribed => self.subscribed(),
+            Event::Disconnected => self.disconnected(),
+            Event::Offers(offers) => {
+                for (offer, agent) in offers {
+                    self.offered(offer, agent);
+                }
+            }
+            Event::Rescind(id) => {
+                if let Some((agent, role)) = self.offers.rescind(&id) {
+                    self.counters.offers_rescinded += 1;
+                    self.void_plan(&agent, &role);
+                    self.stale(&agent);
+                }
+            }
+            Event::Update(update) => self.update(update),
+            Event::Doubt(tasks) => self.doubt(&tasks),
+            Event::Failure { agent, executor } => self.failure(&agent, executor.as_ref()),
+            Event::Message { executor, message } => self.message(&executor, message),
+            Event::Agents(reports) => self.agents_reported(reports),
+            Event::Pod(view) => self.pod_seen(view),
+            Event::PodGone(uid) => self.pod_gone(&uid),
+            Event::PodsListed(present) => self.pods_listed(&present),
+            Event::Node(view) => self.node_seen(*view),
+            Event::NodeGone(name) => self.node_gone(&name),
+            Event::NodesListed(present) => self.nodes_listed(&present),
+            Event::NodePrepared { node, life, token } => self.node_prepared(&node, &life, token),
+            Event::PrepareFailed { node, life, error } => self.prepare_failed(&node, &life, &error),
+            Event::Bound { pod, task, outcome } => self.bind_outcome(&pod, &task, outcome),
+        }
+    }
+
+    /// Does what is due and returns everything that is to be done, in this order.
+    pub fn step(&mut self, now: Time) -> Vec<Effect> {
+        self.now = self.now.max(now);
+        while let Some(timer) = self.timers.due(self.now) {
+            self.fire(timer);
+        }
+        if self.dirty && self.may_schedule() {
+            self.dirty = false;
+            self.schedule();
+        }
+        std::mem::take(&mut self.effects)
+    }
+
+    /// [`Self::handle`] and [`Self::step`] in one.
+    pub fn apply(&mut self, event: Event, now: Time) -> Vec<Effect> {
+        self.handle(event, now);
+        self.step(now)
+    }
+
+    /// When [`Self::step`] has to be called at the latest.
+    pub fn next_wake(&self) -> Option<Time> {
+        self.timers.next()
+    }
+
+    /// Whether launching is safe: the API server's objects and Mesos' tasks are known.
+    pub fn may_schedule(&self) -> bool {
+        self.connected && self.recovered && self.nodes_listed && self.pods_listed
+    }
+
+    fn fire(&mut self, timer: Timer) {
+        match timer {
+            Timer::Pod(uid) => self.check_pod(&uid),
+            Timer::Task(id) => self.check_task(&id),
+            Timer::Node(name) => self.check_node(&name),
+            Timer::Agent(_) | Timer::Schedule => self.dirty = true,
+            Timer::Reconcile => self.check_reconciliation(),
+        }
+    }
+
+    fn emit(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    fn problem(&mut self, message: String) {
+        self.emit(Effect::Problem { message });
+    }
+
+    /// Calls the timer's check after `wait`, or earlier if it is set earlier already.
+    fn after(&mut self, wait: Duration, timer: Timer) {
+        self.timers.set(self.now + wait, timer);
+    }
+
+    /// `wait`, shortened or lengthened by up to a fifth, so that many do not come at once.
+    fn jitter(&mut self, wait: Duration) -> Duration {
+        wait.mul_f64(self.rng.random_range(0.8..1.2))
+    }
+
+    fn random_attempt(&mut self) -> u32 {
+        self.rng.random()
+    }
+
+    /// What the filters see of an agent has changed.
+    fn stale(&mut self, agent: &AgentId) {
+        self.candidates.retain(|(of, _), _| of != agent);
+        self.dirty = true;
+    }
+
+    fn disconnected(&mut self) {
+        self.connected = false;
+        self.offers.clear();
+        self.candidates.clear();
+        self.void_all_plans();
+    }
+
+    fn subscribed(&mut self) {
+        self.disconnected();
+        self.connected = true;
+        // The client subscribes without suppressed roles.
+        self.suppressed = false;
+        self.dirty = true;
+        self.start_reconciliation();
+        self.emit(Effect::PollAgents);
+    }
+}

@@ -1,0 +1,359 @@
+//! Where a pod goes: an existing node before a new one, the emptier of equal ones.
+//!
+//! Not every agent is looked at for every pod: the search starts where the last one ended and
+//! stops once it has found enough to choose from, so that a pod costs the same among ten agents
+//! and among a thousand. Only when nothing is found is everything looked at, for the reasons.
+
+use crate::placement::{Candidate, Diagnosis, Fit, Free, Rejection, filter};
+use crate::resources::{HostPort, PortSet};
+
+use super::State;
+use super::ids::{AgentId, NodeName, PodUid, Role};
+use super::node::{Node, NodePhase, bytes};
+use super::nodes::future_labels;
+use super::pod::PodTemplate;
+use super::pool::{Amounts, Pool, UNIT};
+
+/// A search ends after so many places that would do.
+const ENOUGH: usize = 8;
+
+/// Taints that say no more than that a node is still coming up; a pod's task waits for that in
+/// its executor, the Binding comes after.
+const COMING_UP: [&str; 3] = [
+    "node.kubernetes.io/not-ready",
+    "node.kubernetes.io/unreachable",
+    "node.kubernetes.io/network-unavailable",
+];
+
+/// How good a kind of place is; smaller is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    /// A node that is Ready.
+    Ready,
+    /// A node whose executor is coming up.
+    Starting,
+    /// A node that is being prepared and will be launched with its pods.
+    Prepared,
+    /// An agent without a node.
+    Fresh,
+}
+
+/// Where a pod may go.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Place {
+    pub rank: Rank,
+    pub agent: AgentId,
+    pub role: Role,
+    pub fit: Fit,
+}
+
+/// The held pools in the order in which they are tried.
+pub(super) type Order = Vec<(Rank, AgentId, Role)>;
+
+impl State {
+    /// What can be done on an agent now, or why nothing.
+    pub(super) fn rank(&self, id: &AgentId) -> Result<Rank, Rejection> {
+        let Some(agent) = self.agents.get(id) else {
+            return Err(Rejection::Unschedulable);
+        };
+        let node = self.node_of.get(id).and_then(|name| self.nodes.get(name));
+        match node.map(|n| (n.phase, n.give_up)) {
+            Some((NodePhase::Ready, false)) => Ok(Rank::Ready),
+            Some((NodePhase::Starting, false)) => Ok(Rank::Starting),
+            Some((phase, false)) if phase.is_prepared_for() => Ok(Rank::Prepared),
+            None | Some((NodePhase::Offline, false)) => {
+                if agent.ip.is_some() && agent.active && agent.not_before <= self.now {
+                    Ok(Rank::Fresh)
+                } else {
+                    Err(Rejection::Unschedulable)
+                }
+            }
+            Some((NodePhase::Unreachable, _)) => Err(Rejection::Taint),
+            Some(_) => Err(Rejection::Unschedulable),
+        }
+    }
+
+    pub(super) fn order(&self) -> Order {
+        let mut order: Order = self
+            .offers
+            .iter()
+            .filter_map(|(agent, role, _)| {
+                let rank = self.rank(agent).ok()?;
+                if rank == Rank::Prepared {
+                    // Its pods share an ACCEPT with the node task, so its role.
+                    let node = self.nodes.get(self.node_of.get(agent)?)?;
+                    let same = node.plan.node.is_some() && node.plan.role.as_ref() == Some(role);
+                    return same.then(|| (rank, agent.clone(), role.clone()));
+                }
+                Some((rank, agent.clone(), role.clone()))
+            })
+            .collect();
+        order.sort_by_key(|(rank, _, _)| *rank);
+        order
+    }
+
+    /// The best place for a pod among the held offers.
+    pub(super) fn find_place(&mut self, template: &PodTemplate, order: &Order) -> Option<Place> {
+        let requirements = template.requirements.as_ref().ok()?;
+        let only = requirements.node.only_node().map(str::to_owned);
+        if let Some(name) = &only {
+            let agent = self.agent_for_node(name)?;
+            let mut found: Option<Place> = None;
+            for (rank, of, role) in order.iter().filter(|(_, of, _)| *of == agent) {
+                if self.role_order(template, role).is_some()
+                    && let Some(fit) = self.fits(template, *rank, of, role)
+                {
+                    found.get_or_insert(Place {
+                        rank: *rank,
+                        agent: of.clone(),
+                        role: role.clone(),
+                        fit,
+                    });
+                }
+            }
+            return found;
+        }
+        let mut start = 0;
+        while start < order.len() {
+            let rank = order[start].0;
+            let end = start + order[start..].iter().take_while(|o| o.0 == rank).count();
+            if let Some(place) = self.best_in(template, &order[start..end]) {
+                return Some(place);
+            }
+            start = end;
+        }
+        None
+    }
+
+    fn best_in(
+        &mut self,
+        template: &PodTemplate,
+        group: &[(Rank, AgentId, Role)],
+    ) -> Option<Place> {
+        let mut best: Option<((usize, u64), Place)> = None;
+        let mut found = 0;
+        for step in 0..group.len() {
+            let at = (self.cursor + step) % group.len();
+            let (rank, agent, role) = &group[at];
+            let Some(role_order) = self.role_order(template, role) else {
+                continue;
+            };
+            let Some(fit) = self.fits(template, *rank, agent, role) else {
+                continue;
+            };
+            let score = (role_order, u64::MAX - self.emptiness(agent, role));
+            if best.as_ref().is_none_or(|(least, _)| score < *least) {
+                let place = Place {
+                    rank: *rank,
+                    agent: agent.clone(),
+                    role: role.clone(),
+                    fit,
+                };
+                best = Some((score, place));
+            }
+            found += 1;
+            if found >= ENOUGH {
+                self.cursor = self.cursor.wrapping_add(step + 1);
+                break;
+            }
+        }
+        best.map(|(_, place)| place)
+    }
+
+    /// The pod's preference among roles; `None` if it may not use this one.
+    fn role_order(&self, template: &PodTemplate, role: &Role) -> Option<usize> {
+        if template.roles.is_empty() {
+            return Some(0);
+        }
+        template.roles.iter().position(|wanted| wanted == role)
+    }
+
+    /// Free CPU and memory in thousandths of what the agent has.
+    fn emptiness(&self, agent: &AgentId, role: &Role) -> u64 {
+        let free = self
+            .offers
+            .get(agent, role)
+            .map(|held| held.free.amounts())
+            .unwrap_or_default();
+        let total = self.agents.get(agent).map(|a| a.total).unwrap_or_default();
+        let share = |free: u64, total: u64| free.saturating_mul(UNIT) / total.max(1);
+        share(free.cpus, total.cpus) + share(free.mem, total.mem)
+    }
+
+    fn fits(
+        &mut self,
+        template: &PodTemplate,
+        rank: Rank,
+        agent: &AgentId,
+        role: &Role,
+    ) -> Option<Fit> {
+        let requirements = template.requirements.as_ref().ok()?;
+        let key = (agent.clone(), role.clone());
+        if !self.candidates.contains_key(&key) {
+            let pool = &self.offers.get(agent, role)?.free;
+            let candidate = self.candidate(agent, rank, pool);
+            self.candidates.insert(key.clone(), candidate);
+        }
+        let candidate = self.candidates.get(&key)?;
+        let fit = filter(requirements, candidate).ok()?;
+        // The filters count bytes, Mesos whole MiB.
+        let held = self.offers.get(agent, role)?;
+        let mut needed = template.amounts;
+        if rank == Rank::Fresh {
+            needed = needed.plus(&self.config.node_overhead);
+        }
+        held.free.covers(&needed, &fit.ports).then_some(fit)
+    }
+
+    /// What an agent looks like to the filters, with this pool free.
+    pub(super) fn candidate(&self, id: &AgentId, rank: Rank, pool: &Pool) -> Candidate {
+        let node = self.node_of.get(id).and_then(|name| self.nodes.get(name));
+        let object = node.and_then(|n| n.object.as_ref());
+        let agent = self.agents.get(id);
+        let name = match (node, agent) {
+            (Some(node), _) => node.name.to_string(),
+            (None, Some(agent)) => {
+                crate::placement::names::NodeName::choose(&agent.hostname, id.as_str(), |name| {
+                    self.nodes.contains_key(name)
+                })
+                .into()
+            }
+            (None, None) => String::new(),
+        };
+        let labels = match (object, agent) {
+            (Some(object), _) => object.labels.clone(),
+            (None, Some(agent)) => future_labels(agent, &name),
+            (None, None) => Default::default(),
+        };
+        let mut taints = object.map(|o| o.taints.clone()).unwrap_or_default();
+        if rank != Rank::Ready {
+            taints.retain(|t| !COMING_UP.contains(&t.key.as_str()));
+        }
+        let mut amounts = pool.amounts();
+        let mut ports = pool.ports();
+        if rank == Rank::Fresh {
+            amounts = amounts.minus(&self.config.node_overhead);
+            if ports.len() < seam::node::NodePorts::COUNT {
+                ports = PortSet::default();
+                amounts = Amounts::default();
+            }
+        }
+        let (running, used_ports) = node.map(|n| self.pods_on(n)).unwrap_or_default();
+        Candidate {
+            node_name: name,
+            labels,
+            taints,
+            unschedulable: object.is_some_and(|o| o.unschedulable),
+            free: Free {
+                cpu_millis: amounts.cpus,
+                memory_bytes: bytes(amounts.mem),
+                disk_bytes: bytes(amounts.disk),
+                gpus: u32::try_from(amounts.gpus / UNIT).unwrap_or(u32::MAX),
+                pods: self.config.pods_per_node.saturating_sub(running),
+                ports,
+                other: object.map(|o| o.other.clone()).unwrap_or_default(),
+            },
+            capacity: agent.map(|a| a.capacity()).unwrap_or_default(),
+            used_ports,
+        }
+    }
+
+    /// How many pods a node has, planned ones included, and their host ports.
+    fn pods_on(&self, node: &Node) -> (u32, Vec<HostPort>) {
+        let bound = self.bound.get(&node.name).into_iter().flatten();
+        let tasked = self
+            .ledger
+            .of_node(&node.name)
+            .filter_map(|t| t.pod.as_ref());
+        let planned = node.plan.pods.iter().map(|(uid, _, _)| uid);
+        let all: std::collections::HashSet<&PodUid> = bound.chain(tasked).chain(planned).collect();
+        let mut ports = Vec::new();
+        for uid in &all {
+            if let Some(pod) = self.pods.get(*uid)
+                && let Ok(requirements) = &pod.view.template.requirements
+            {
+                ports.extend_from_slice(&requirements.demand.host_ports);
+            }
+        }
+        (u32::try_from(all.len()).unwrap_or(u32::MAX), ports)
+    }
+
+    /// The agent whose node has, or will have, this name.
+    fn agent_for_node(&self, name: &str) -> Option<AgentId> {
+        if let Some(node) = self.nodes.get(name) {
+            return Some(node.agent.clone());
+        }
+        self.offers
+            .agents()
+            .filter(|id| !self.node_of.contains_key(*id))
+            .find(|id| {
+                self.agents.get(*id).is_some_and(|agent| {
+                    crate::placement::names::NodeName::choose(&agent.hostname, id.as_str(), |n| {
+                        self.nodes.contains_key(n)
+                    })
+                    .as_str()
+                        == name
+                })
+            })
+            .cloned()
+    }
+
+    /// Why a pod fits nowhere: every active agent, with what it offers or last offered.
+    pub(super) fn diagnose(&self, template: &PodTemplate) -> String {
+        let requirements = match &template.requirements {
+            Ok(requirements) => requirements,
+            Err(error) => return error.clone(),
+        };
+        let mut diagnosis = Diagnosis::default();
+        for agent in self.agents.values().filter(|a| a.active) {
+            let capacity = agent.capacity();
+            let rank = match self.rank(&agent.id) {
+                Ok(rank) => rank,
+                Err(rejection) => {
+                    diagnosis.add(vec![rejection], &capacity);
+                    continue;
+                }
+            };
+            let allowed = |role: &Role| template.roles.is_empty() || template.roles.contains(role);
+            let mut best: Option<Vec<Rejection>> = None;
+            let held = self
+                .offers
+                .of(&agent.id)
+                .map(|(role, held)| (role, &held.free));
+            let declined = agent.declined.iter();
+            let empty = Pool::default();
+            let pools: Vec<&Pool> = held
+                .chain(declined)
+                .filter(|(role, _)| allowed(role))
+                .map(|(_, pool)| pool)
+                .collect();
+            let pools = if pools.is_empty() {
+                vec![&empty]
+            } else {
+                pools
+            };
+            for pool in pools {
+                let candidate = self.candidate(&agent.id, rank, pool);
+                let rejections = filter(requirements, &candidate).err().unwrap_or_else(|| {
+                    // Bytes fit, whole MiB do not.
+                    vec![Rejection::Insufficient("memory".to_owned())]
+                });
+                if best.as_ref().is_none_or(|b| rejections.len() < b.len()) {
+                    best = Some(rejections);
+                }
+            }
+            diagnosis.add(best.unwrap_or_default(), &capacity);
+        }
+        let mut message = diagnosis.message(&requirements.demand);
+        if let Some(unconsidered) = &template.unconsidered {
+            message.push(' ');
+            message.push_str(unconsidered);
+        }
+        message
+    }
+
+    /// The name of the node of an agent, if it has one.
+    pub(super) fn node_name_of(&self, agent: &AgentId) -> Option<NodeName> {
+        self.node_of.get(agent).cloned()
+    }
+}

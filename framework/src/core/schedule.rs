@@ -1,0 +1,587 @@
+//! The scheduling pass: pods onto offers, nodes that are wanted, offers that go back.
+//!
+//! One pass looks at the queue in order and gives each pod a place. Pods for nodes that run are
+//! launched at once; pods for agents without a node are planned, and launched together with the node task
+//! once the Node object is ready. All tasks for one agent and role share one ACCEPT.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::Rng;
+
+use seam::id::TaskKind;
+use seam::node::NodePorts;
+
+use super::State;
+use super::event::{Effect, Launch, NodeLaunch, PodLaunch};
+use super::ids::{AgentId, NodeName, PodUid, Role, TaskId};
+use super::node::NodePhase;
+use super::place::{Order, Place, Rank};
+use super::pod::{PodTemplate, Stage};
+use super::pods::EVICT_AFTER;
+use super::pool::{Amounts, Grant, Pool};
+use super::task::TaskPhase;
+use super::timers::Timer;
+
+/// A pod is not called unschedulable before offers had this long to come: an allocation takes up
+/// to a second.
+const SETTLE: Duration = Duration::from_millis(1500);
+/// Between REVIVEs at least; doubled with each that led to nothing, up to [`REVIVE_MOST`].
+const REVIVE_LEAST: Duration = Duration::from_millis(25);
+/// See [`REVIVE_LEAST`].
+const REVIVE_MOST: Duration = Duration::from_secs(5);
+/// Declined when nothing waits. The next REVIVE brings it back whatever this says.
+const REFUSE_IDLE: f64 = 300.0;
+
+type Accepts = BTreeMap<(AgentId, Role), Vec<Launch>>;
+
+impl State {
+    pub(super) fn schedule(&mut self) {
+        self.counters.passes += 1;
+        let mut accepts = Accepts::new();
+        self.plan_waiting_nodes();
+        self.adopt_pods(&mut accepts);
+        self.place_pods(&mut accepts);
+        self.keep_nodes_min();
+        self.launch_nodes(&mut accepts);
+        let launched = !accepts.is_empty();
+        self.send_accepts(accepts);
+        if launched {
+            self.fruitless_revives = 0;
+            // The ACCEPTs gave the rest of those agents back: others may want it at once.
+            self.wants_revive |= !self.queue.is_empty() || !self.unaccounted.is_empty();
+        }
+        self.return_offers();
+        self.revive_or_suppress();
+    }
+
+    /// Nodes that are being prepared, but lost their offers: set room aside again.
+    fn plan_waiting_nodes(&mut self) {
+        let waiting: Vec<(NodeName, AgentId)> = self
+            .nodes
+            .values()
+            .filter(|n| n.phase.is_prepared_for() && n.plan.node.is_none() && !n.give_up)
+            .map(|n| (n.name.clone(), n.agent.clone()))
+            .collect();
+        for (name, agent) in waiting {
+            let roles: Vec<Role> = self
+                .offers
+                .of(&agent)
+                .map(|(role, _)| role.clone())
+                .collect();
+            for role in roles {
+                if self.plan_node(&name, &agent, &role, None) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Sets room aside for a node task.
+    fn plan_node(
+        &mut self,
+        name: &NodeName,
+        agent: &AgentId,
+        role: &Role,
+        avoid: Option<&PodTemplate>,
+    ) -> bool {
+        let overhead = self.config.node_overhead;
+        let Some(free) = self.offers.get(agent, role).map(|held| held.free.ports()) else {
+            return false;
+        };
+        let Some(ports) = self.pick_ports(&free, avoid) else {
+            return false;
+        };
+        let Some(held) = self.offers.get_mut(agent, role) else {
+            return false;
+        };
+        let Some(grant) = held.free.take(&overhead, &ports) else {
+            return false;
+        };
+        if let Some(node) = self.nodes.get_mut(name) {
+            node.plan.role = Some(role.clone());
+            node.plan.node = Some((grant, ports));
+        }
+        self.stale(agent);
+        true
+    }
+
+    /// Ports for the node's own processes: anywhere in the offer, so that two lives in a row do not meet,
+    /// but none that a waiting pod asks for.
+    fn pick_ports(
+        &mut self,
+        free: &crate::resources::PortSet,
+        avoid: Option<&PodTemplate>,
+    ) -> Option<[u16; NodePorts::COUNT]> {
+        let mut wanted: Vec<u16> = Vec::new();
+        let waiting = self
+            .queue
+            .iter()
+            .filter_map(|(_, _, uid)| self.pods.get(uid));
+        let templates = waiting.take(1000).map(|p| &*p.view.template);
+        for template in templates.chain(avoid) {
+            if let Ok(requirements) = &template.requirements {
+                wanted.extend(requirements.demand.host_ports.iter().map(|p| p.port));
+            }
+        }
+        let all: Vec<u16> = free.iter().collect();
+        if all.len() < NodePorts::COUNT {
+            return None;
+        }
+        let start = self.rng.random_range(0..all.len());
+        let from_start = || all.iter().cycle().skip(start).take(all.len()).copied();
+        let mut ports: Vec<u16> = from_start()
+            .filter(|port| !wanted.contains(port))
+            .take(NodePorts::COUNT)
+            .collect();
+        if ports.len() < NodePorts::COUNT {
+            ports = from_start().take(NodePorts::COUNT).collect();
+        }
+        ports.try_into().ok()
+    }
+
+    /// Bound pods without a task get one on their node's agent, or are evicted.
+    fn adopt_pods(&mut self, accepts: &mut Accepts) {
+        let candidates: Vec<PodUid> = self
+            .unaccounted
+            .iter()
+            .filter(|uid| self.pods.get(*uid).is_some_and(|pod| self.may_adopt(pod)))
+            .cloned()
+            .collect();
+        for uid in candidates {
+            let Some(pod) = self.pods.get(&uid) else {
+                continue;
+            };
+            let Some(name) = pod.view.node.clone() else {
+                continue;
+            };
+            let template = pod.view.template.clone();
+            let since = match pod.stage {
+                Stage::Unaccounted(since) => since,
+                _ => continue,
+            };
+            let reference = pod.reference();
+            let Some(node) = self.nodes.get(&name) else {
+                continue;
+            };
+            let (phase, agent) = (node.phase, node.agent.clone());
+            if phase == NodePhase::Offline {
+                self.after(Duration::ZERO, Timer::Node(name.clone()));
+            }
+            if !matches!(phase, NodePhase::Starting | NodePhase::Ready) {
+                continue;
+            }
+            let ports = match &template.requirements {
+                Ok(requirements) => {
+                    let mut ports = requirements.demand.port_numbers();
+                    ports.retain(|port| !self.ledger.holds_port(&name, *port));
+                    ports
+                }
+                Err(_) => Vec::new(),
+            };
+            let roles: Vec<Role> = self
+                .offers
+                .of(&agent)
+                .map(|(role, _)| role.clone())
+                .collect();
+            let role = roles.into_iter().find(|role| {
+                self.offers
+                    .get(&agent, role)
+                    .is_some_and(|held| held.free.covers(&template.amounts, &ports))
+            });
+            let grant = role.as_ref().and_then(|role| {
+                self.offers
+                    .get_mut(&agent, role)?
+                    .free
+                    .take(&template.amounts, &ports)
+            });
+            match (role, grant) {
+                (Some(role), Some(grant)) => {
+                    if let Some(task) = self.launch_pod(&uid, &name, &role, grant, &ports, accepts)
+                    {
+                        self.emit(Effect::Annotate {
+                            pod: reference,
+                            task,
+                        });
+                    }
+                }
+                _ if self.now.since(since) >= EVICT_AFTER => self.evict_unaccounted(&uid),
+                _ => {
+                    let left = EVICT_AFTER.saturating_sub(self.now.since(since));
+                    self.after(left, Timer::Pod(uid));
+                }
+            }
+        }
+    }
+
+    fn place_pods(&mut self, accepts: &mut Accepts) {
+        let waiting: Vec<PodUid> = self.queue.iter().map(|(_, _, uid)| uid.clone()).collect();
+        let mut order = self.order();
+        // Pods of one template fail alike, as long as nothing is added in between.
+        let mut hopeless: HashMap<*const PodTemplate, Option<Arc<str>>> = HashMap::new();
+        let mut settles: Option<Duration> = None;
+        for uid in waiting {
+            let Some(pod) = self.pods.get(&uid) else {
+                continue;
+            };
+            let template = pod.view.template.clone();
+            let key = Arc::as_ptr(&template);
+            let waited = self.now.since(pod.queued_at);
+            let reference = pod.reference();
+            if !hopeless.contains_key(&key) {
+                if let Some(place) = self.find_place(&template, &order) {
+                    self.put(&uid, &template, &place, &mut order, accepts);
+                    continue;
+                }
+                hopeless.insert(key, None);
+            }
+            if waited < SETTLE {
+                let left = SETTLE - waited;
+                settles = Some(settles.map_or(left, |least| least.min(left)));
+                continue;
+            }
+            let message = match hopeless.get(&key).cloned().flatten() {
+                Some(message) => message,
+                None => {
+                    let message: Arc<str> = self.diagnose(&template).into();
+                    hopeless.insert(key, Some(message.clone()));
+                    message
+                }
+            };
+            self.counters.unschedulable += 1;
+            self.emit(Effect::Unschedulable {
+                pod: reference,
+                message: message.to_string(),
+            });
+            self.back_off(&uid);
+        }
+        if let Some(left) = settles {
+            self.after(left, Timer::Schedule);
+        }
+    }
+
+    /// Gives a pod its place: a launch, or a plan.
+    fn put(
+        &mut self,
+        uid: &PodUid,
+        template: &PodTemplate,
+        place: &Place,
+        order: &mut Order,
+        accepts: &mut Accepts,
+    ) {
+        let (agent, role) = (&place.agent, &place.role);
+        if place.rank == Rank::Fresh {
+            let Some(name) = self.want_node(agent) else {
+                return;
+            };
+            if !self.plan_node(&name, agent, role, Some(template)) {
+                return;
+            }
+            // From now on its other roles are out, this one ranks as prepared.
+            order.retain(|(_, of, _)| of != agent);
+            let at = order.partition_point(|(rank, _, _)| *rank <= Rank::Prepared);
+            order.insert(at, (Rank::Prepared, agent.clone(), role.clone()));
+        }
+        let Some(name) = self.node_name_of(agent) else {
+            return;
+        };
+        let Some(held) = self.offers.get_mut(agent, role) else {
+            return;
+        };
+        let Some(grant) = held.free.take(&template.amounts, &place.fit.ports) else {
+            return;
+        };
+        if let (Some(candidate), Ok(requirements)) = (
+            self.candidates.get_mut(&(agent.clone(), role.clone())),
+            &template.requirements,
+        ) {
+            candidate.take(&requirements.demand, &place.fit);
+        }
+        // Another role's pool of the same node sees one pod more, too.
+        self.candidates
+            .retain(|(of, other), _| of != agent || other == role);
+        match place.rank {
+            Rank::Ready | Rank::Starting => {
+                self.launch_pod(uid, &name, role, grant, &place.fit.ports, accepts);
+            }
+            Rank::Prepared | Rank::Fresh => {
+                if let Some(node) = self.nodes.get_mut(&name) {
+                    node.plan
+                        .pods
+                        .push((uid.clone(), grant, place.fit.ports.clone()));
+                }
+                self.set_stage(uid, Stage::Planned(name));
+            }
+        }
+    }
+
+    /// Puts a pod's task into the ACCEPT of its agent and role.
+    fn launch_pod(
+        &mut self,
+        uid: &PodUid,
+        name: &NodeName,
+        role: &Role,
+        grant: Grant,
+        ports: &[u16],
+        accepts: &mut Accepts,
+    ) -> Option<TaskId> {
+        let attempt = self.random_attempt();
+        let task = TaskId::from(TaskKind::pod(uid.as_str(), attempt).to_string());
+        let node = self.nodes.get(name)?;
+        let life = node.life.as_ref()?;
+        let agent_id = node.agent.clone();
+        let pod = self.pods.get(uid)?;
+        let requirements = pod.view.template.requirements.as_ref().ok();
+        let limits = requirements.map(|r| r.demand.limits).unwrap_or_default();
+        let request = pod.view.template.amounts;
+        let or_request = |limit: Option<u64>, request: u64| match limit {
+            None if !self.config.overcommit => Some(request),
+            other => other,
+        };
+        let launch = PodLaunch {
+            task: task.clone(),
+            uid: uid.clone(),
+            namespace: pod.view.namespace.clone(),
+            name: pod.view.name.clone(),
+            node: name.clone(),
+            executor_info: life.note.executor_info.clone(),
+            grant,
+            cpu_limit: or_request(limits.cpu_millis, request.cpus),
+            memory_limit: or_request(limits.memory_bytes, super::node::bytes(request.mem)),
+            takes_limits: self.agents.get(&agent_id).is_some_and(|a| a.takes_limits),
+        };
+        self.insert_task(&task, &agent_id, name, Some(uid), TaskPhase::Launching);
+        if let Some(entry) = self.ledger.get_mut(&task) {
+            entry.ports = ports.into();
+            entry.role = Some(role.clone());
+        }
+        self.set_stage(uid, Stage::Tasked(task.clone()));
+        self.counters.pods_launched += 1;
+        accepts
+            .entry((agent_id, role.clone()))
+            .or_default()
+            .push(Launch::Pod(launch));
+        Some(task)
+    }
+
+    fn keep_nodes_min(&mut self) {
+        let living = |phase: NodePhase| phase.takes_pods() || phase.is_prepared_for();
+        let have = self.nodes.values().filter(|n| living(n.phase)).count();
+        let Some(mut missing) = self.config.nodes_min.checked_sub(have).filter(|n| *n > 0) else {
+            return;
+        };
+        let overhead = self.config.node_overhead;
+        for (rank, agent, role) in self.order() {
+            if missing == 0 {
+                return;
+            }
+            let roomy = self.offers.get(&agent, &role).is_some_and(|held| {
+                held.free.covers(&overhead, &[]) && held.free.ports().len() >= NodePorts::COUNT
+            });
+            if rank == Rank::Fresh
+                && roomy
+                && self.rank(&agent) == Ok(Rank::Fresh)
+                && let Some(name) = self.want_node(&agent)
+            {
+                self.plan_node(&name, &agent, &role, None);
+                missing -= 1;
+            }
+        }
+    }
+
+    /// Nodes whose object is ready and whose room is set aside: launched with their pods.
+    fn launch_nodes(&mut self, accepts: &mut Accepts) {
+        let ready: Vec<NodeName> = self
+            .nodes
+            .values()
+            .filter(|n| n.phase == NodePhase::AwaitingOffer && n.plan.node.is_some() && !n.give_up)
+            .map(|n| n.name.clone())
+            .collect();
+        for name in ready {
+            let plan = self.take_plan(&name);
+            let (Some((grant, ports)), Some(role)) = (plan.node, plan.role) else {
+                continue;
+            };
+            let now = self.now;
+            let overhead = self.config.node_overhead;
+            let Some(node) = self.nodes.get_mut(&name) else {
+                continue;
+            };
+            let agent_id = node.agent.clone();
+            let pod_cidr = node.pod_cidr().map(str::to_owned);
+            let agent = self.agents.get(&agent_id);
+            let held = self.offers.get(&agent_id, &role);
+            let token = node.life.as_mut().and_then(|life| life.token.take());
+            let (Some(life), Some(agent), Some(held), Some(pod_cidr), Some(token)) =
+                (node.life.as_mut(), agent, held, pod_cidr, token)
+            else {
+                continue;
+            };
+            let Some(ip) = agent.ip else {
+                continue;
+            };
+            life.role = Some(role.clone());
+            let note = life.note.clone();
+            // Without an answer of the operator API: what is offered now.
+            let total = if agent.total == Amounts::default() {
+                held.whole().amounts()
+            } else {
+                agent.total
+            };
+            let launch = NodeLaunch {
+                node: name.clone(),
+                note: note.clone(),
+                ip,
+                pod_cidr,
+                token,
+                ports,
+                allocatable: total.minus(&overhead),
+                grant,
+                takes_limits: agent.takes_limits,
+            };
+            node.enter(NodePhase::Launching, now);
+            self.insert_task(&note.task, &agent_id, &name, None, TaskPhase::Launching);
+            if let Some(entry) = self.ledger.get_mut(&note.task) {
+                entry.ports = ports.into();
+                entry.role = Some(role.clone());
+            }
+            self.counters.nodes_launched += 1;
+            accepts
+                .entry((agent_id.clone(), role.clone()))
+                .or_default()
+                .push(Launch::Node(Box::new(launch)));
+            for (uid, grant, ports) in plan.pods {
+                self.launch_pod(&uid, &name, &role, grant, &ports, accepts);
+            }
+            self.stale(&agent_id);
+            self.after(self.config.start_timeout, Timer::Node(name));
+        }
+    }
+
+    fn send_accepts(&mut self, accepts: Accepts) {
+        // What is left over is of use at once if something still waits.
+        let refuse_seconds = if self.queue.is_empty() {
+            REFUSE_IDLE
+        } else {
+            0.0
+        };
+        for ((agent, role), launches) in accepts {
+            let Some(held) = self.offers.remove(&agent, &role) else {
+                continue;
+            };
+            let offers = held.ids();
+            self.counters.offers_accepted += offers.len() as u64;
+            self.remember_declined(&agent, &role, held.free);
+            self.stale(&agent);
+            self.emit(Effect::Accept {
+                offers,
+                agent,
+                role,
+                launches,
+                refuse_seconds,
+            });
+        }
+        // `stale` asked for another pass; there is nothing new to be seen in it.
+        self.dirty = false;
+    }
+
+    fn remember_declined(&mut self, agent: &AgentId, role: &Role, pool: Pool) {
+        if let Some(agent) = self.agents.get_mut(agent) {
+            agent.declined.insert(role.clone(), pool);
+        }
+    }
+
+    /// Whether anything may want offers.
+    fn wants_offers(&self) -> bool {
+        let living = |phase: NodePhase| phase.takes_pods() || phase.is_prepared_for();
+        !self.queue.is_empty()
+            || !self.backing_off.is_empty()
+            || !self.unaccounted.is_empty()
+            || self
+                .nodes
+                .values()
+                .any(|n| n.phase.is_prepared_for() && n.plan.node.is_none())
+            || self.nodes.values().filter(|n| living(n.phase)).count() < self.config.nodes_min
+    }
+
+    /// Declines what was held long enough without being of use.
+    fn return_offers(&mut self) {
+        let linger = self.config.linger;
+        let mut next: Option<Duration> = None;
+        let mut back: Vec<(AgentId, Role)> = Vec::new();
+        for (agent, role, held) in self.offers.iter() {
+            let planned = self
+                .node_of
+                .get(agent)
+                .and_then(|name| self.nodes.get(name))
+                .is_some_and(|n| n.plan.node.is_some() && n.plan.role.as_ref() == Some(role));
+            if planned {
+                continue;
+            }
+            let age = self.now.since(held.since);
+            if age >= linger {
+                back.push((agent.clone(), role.clone()));
+            } else {
+                let left = linger - age;
+                next = Some(next.map_or(left, |least| least.min(left)));
+            }
+        }
+        if let Some(left) = next {
+            self.after(left, Timer::Schedule);
+        }
+        if back.is_empty() {
+            return;
+        }
+        let refuse_seconds = if self.wants_offers() {
+            self.config.refuse_seconds
+        } else {
+            REFUSE_IDLE
+        };
+        let mut offers = Vec::new();
+        for (agent, role) in back {
+            if let Some(held) = self.offers.remove(&agent, &role) {
+                offers.extend(held.ids());
+                self.candidates.remove(&(agent.clone(), role.clone()));
+                self.remember_declined(&agent, &role, held.free);
+            }
+        }
+        self.counters.offers_declined += offers.len() as u64;
+        self.emit(Effect::Decline {
+            offers,
+            refuse_seconds,
+        });
+    }
+
+    fn revive_or_suppress(&mut self) {
+        if !self.wants_offers() {
+            self.wants_revive = false;
+            if !self.suppressed && self.offers.is_empty() {
+                self.suppressed = true;
+                self.emit(Effect::Suppress);
+            }
+            return;
+        }
+        let still_waiting = !self.queue.is_empty()
+            || !self.unaccounted.is_empty()
+            || self
+                .nodes
+                .values()
+                .any(|n| n.phase.is_prepared_for() && n.plan.node.is_none());
+        if !(self.suppressed || self.wants_revive && still_waiting) {
+            return;
+        }
+        let doubled = REVIVE_LEAST * (1 << self.fruitless_revives.min(8));
+        let least = doubled.min(REVIVE_MOST);
+        let ago = self.now.since(self.last_revive);
+        if ago < least {
+            self.after(least - ago, Timer::Schedule);
+            return;
+        }
+        self.wants_revive = false;
+        self.suppressed = false;
+        self.last_revive = self.now;
+        self.fruitless_revives = self.fruitless_revives.saturating_add(1);
+        self.emit(Effect::Revive);
+    }
+}

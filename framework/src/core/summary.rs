@@ -1,0 +1,107 @@
+//! What the framework's status page and metrics show of the state.
+
+use std::collections::BTreeMap;
+
+use super::State;
+use super::node::NodePhase;
+use super::pod::Stage;
+
+/// Counts since the process started.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Offers received.
+    pub offers_received: u64,
+    /// Offers declined.
+    pub offers_declined: u64,
+    /// Offers used in an ACCEPT.
+    pub offers_accepted: u64,
+    /// Offers rescinded.
+    pub offers_rescinded: u64,
+    /// Pods' tasks launched.
+    pub pods_launched: u64,
+    /// Node tasks launched.
+    pub nodes_launched: u64,
+    /// Attempts to place a pod that found nothing.
+    pub unschedulable: u64,
+    /// Status updates, repeated ones included.
+    pub updates: u64,
+    /// Complete reconciliations.
+    pub reconciliations: u64,
+    /// Scheduling passes.
+    pub passes: u64,
+}
+
+/// A picture of the moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Whether there is a subscription.
+    pub connected: bool,
+    /// Whether it is known which tasks exist.
+    pub recovered: bool,
+    /// Known agents that are active.
+    pub agents: usize,
+    /// Offers held.
+    pub offers: usize,
+    /// Pods in the scheduling queue.
+    pub queued: usize,
+    /// Pods that back off.
+    pub backing_off: usize,
+    /// Pods planned onto a node that is being prepared.
+    pub planned: usize,
+    /// Pods that have scheduling gates or cannot be scheduled.
+    pub gated: usize,
+    /// Bound pods without a task.
+    pub unaccounted: usize,
+    /// Tasks that are not known to have ended.
+    pub tasks: usize,
+    /// Nodes by phase.
+    pub nodes: BTreeMap<&'static str, usize>,
+}
+
+impl NodePhase {
+    /// The phase in words, for status and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ObjectWanted => "object-wanted",
+            Self::AwaitingPodCidr => "awaiting-pod-cidr",
+            Self::AwaitingOffer => "awaiting-offer",
+            Self::Launching => "launching",
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Unreachable => "unreachable",
+            Self::Draining => "draining",
+            Self::Clearing => "clearing",
+            Self::Offline => "offline",
+        }
+    }
+}
+
+impl State {
+    /// A picture of the moment. Walks over all pods and nodes.
+    pub fn summary(&self) -> Summary {
+        let mut nodes = BTreeMap::new();
+        for node in self.nodes.values() {
+            *nodes.entry(node.phase.as_str()).or_default() += 1;
+        }
+        let mut summary = Summary {
+            connected: self.connected,
+            recovered: self.recovered,
+            agents: self.agents.values().filter(|a| a.active).count(),
+            offers: self.offers.len(),
+            queued: self.queue.len(),
+            backing_off: self.backing_off.len(),
+            unaccounted: self.unaccounted.len(),
+            tasks: self.ledger.len(),
+            nodes,
+            ..Summary::default()
+        };
+        for pod in self.pods.values() {
+            match pod.stage {
+                Stage::Gated => summary.gated += 1,
+                Stage::Planned(_) => summary.planned += 1,
+                _ => {}
+            }
+        }
+        summary
+    }
+}
