@@ -1,6 +1,7 @@
 //! A Mesos agent's attributes and domain as node labels.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use mesos::pb;
 
@@ -26,16 +27,15 @@ pub fn labels_of(attributes: &[pb::Attribute], domain: Option<&pb::DomainInfo>) 
     let mut result = AgentLabels::default();
     for attribute in attributes {
         match label_of(attribute) {
-            Ok((key, value)) => {
-                if result.labels.contains_key(&key) {
-                    let name = &attribute.name;
-                    result.problems.push(format!(
-                        "attribute `{name}` appears more than once: its first value is the label"
-                    ));
-                } else {
-                    result.labels.insert(key, value);
+            Ok((key, value)) => match result.labels.entry(key) {
+                Entry::Vacant(label) => {
+                    label.insert(value);
                 }
-            }
+                Entry::Occupied(_) => result.problems.push(format!(
+                    "attribute `{}` appears more than once: its first value is the label",
+                    attribute.name
+                )),
+            },
             Err(problem) => result.problems.push(problem),
         }
     }
