@@ -40,12 +40,18 @@ impl Paths {
         self.payloads().join(sha256)
     }
 
+    /// The clean-up lists of all nodes, one file each.
+    pub fn manifests(&self) -> PathBuf {
+        self.data_dir.join("cleanup")
+    }
+
     /// The directories of one node.
     pub fn node(&self, node_name: &str) -> NodePaths {
         let hash = short_hash(node_name);
         NodePaths {
             root: self.data_dir.join("nodes").join(node_name),
             run: self.run_dir.join(&hash),
+            manifest: self.manifests().join(node_name),
             hash,
         }
     }
@@ -67,6 +73,9 @@ pub struct NodePaths {
     pub run: PathBuf,
     /// See [`short_hash`].
     pub hash: String,
+    /// What the guard and the next start remove, see [`crate::guard::manifest`]. Outside `root`,
+    /// because removing `root` may be part of it.
+    pub manifest: PathBuf,
 }
 
 impl NodePaths {
@@ -113,11 +122,6 @@ impl NodePaths {
     /// Logs of the pods' containers.
     pub fn pod_logs(&self) -> PathBuf {
         self.root.join("pod-logs")
-    }
-
-    /// What the guard and the next start remove, see [`crate::guard::manifest`].
-    pub fn manifest(&self) -> PathBuf {
-        self.root.join("cleanup")
     }
 
     /// What the supervisor knows of its children, for adoption after `exec`.

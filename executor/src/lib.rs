@@ -15,13 +15,20 @@
 //! out, [`report::NodeCommand`]s may be sent meanwhile.
 
 pub mod agent_loop;
+pub mod balancer;
 pub mod cgroup;
 pub mod component;
+pub mod containerd;
 pub mod core;
+pub mod credentials;
 pub mod guard;
+pub mod kubelet;
 pub mod layout;
+pub mod network;
 pub mod node;
 pub mod payload;
+pub mod pidfd;
+pub mod pods;
 pub mod report;
 pub mod supervise;
 pub mod sweep;

@@ -105,7 +105,7 @@ pub enum NodeCommand {
 }
 
 /// Names a pod.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct PodRef {
     /// `metadata.namespace`.
     pub namespace: String,

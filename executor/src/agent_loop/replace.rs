@@ -1,0 +1,81 @@
+//! The executor replaces itself: `exec` of its program, keeping its pid, its children, its
+//! namespaces and its place in Mesos. SIGHUP asks for it, after a new program was put in place.
+
+use std::ffi::OsString;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use rustix::fs::MemfdFlags;
+
+use super::Loop;
+
+/// The hidden option that names the open file with the predecessor's state.
+pub const RESUME: &str = "--resume-fd";
+
+impl Loop {
+    pub(super) fn replace(&mut self) {
+        if !self.subscribed {
+            // An agent that comes back kills executors that are not there within seconds.
+            tracing::warn!("not replacing the executor while the agent is away; try again");
+            return;
+        }
+        let bytes = match self.core.hand_over() {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                tracing::warn!("not replacing the executor: {error}");
+                return;
+            }
+        };
+        // Returns only if it failed; then everything goes on as before.
+        let error = exec(&bytes);
+        tracing::error!("replacing the executor: {error}");
+    }
+}
+
+fn exec(bytes: &[u8]) -> io::Error {
+    let attempt = || -> io::Result<io::Error> {
+        // No CLOEXEC: the successor reads it. Anonymous: it holds a token.
+        let fd = rustix::fs::memfd_create("k8sm-executor-state", MemfdFlags::empty())?;
+        let mut file = std::fs::File::from(fd);
+        file.write_all(bytes)?;
+        file.rewind()?;
+        let program = own_program()?;
+        let mut args: Vec<OsString> = std::env::args_os().skip(1).collect();
+        if let Some(at) = args.iter().position(|arg| arg == RESUME) {
+            args.drain(at..(at + 2).min(args.len()));
+        }
+        args.push(RESUME.into());
+        args.push(file.as_raw_fd().to_string().into());
+        tracing::info!("replacing the executor by {}", program.display());
+        Ok(Command::new(program).args(args).exec())
+    };
+    attempt().unwrap_or_else(|error| error)
+}
+
+/// The path that this program was started from; a new file may be there by now.
+fn own_program() -> io::Result<PathBuf> {
+    let path = std::env::current_exe()?;
+    let text = path.to_string_lossy();
+    Ok(text
+        .strip_suffix(" (deleted)")
+        .map_or_else(|| path.clone(), PathBuf::from))
+}
+
+/// The predecessor's state, from the file that it left open.
+pub fn resume_bytes(fd: i32) -> io::Result<Vec<u8>> {
+    // Only a memfd of that name is taken: the number comes from the command line.
+    let link = std::fs::read_link(format!("/proc/self/fd/{fd}"))?;
+    if !link.to_string_lossy().contains("memfd:k8sm-executor-state") {
+        return Err(io::Error::other("that file is not a predecessor's state"));
+    }
+    // SAFETY: the descriptor is open (its link was read) and, by its name, the one that the
+    // predecessor made for us; nobody else in this fresh process owns it.
+    #[allow(unsafe_code)]
+    let mut file = unsafe { std::fs::File::from_raw_fd(fd) };
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

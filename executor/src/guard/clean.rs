@@ -1,0 +1,185 @@
+//! Removes leftovers. Synchronous and idempotent: whatever is gone already is fine.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::mount::{UnmountFlags, unmount};
+
+use super::manifest::Leftover;
+use crate::cgroup::kill;
+
+/// Killing may take so long: a process in uninterruptible sleep dies when its I/O ends.
+const KILL_DEADLINE: Duration = Duration::from_secs(20);
+/// Removing empty cgroups takes milliseconds.
+const REMOVE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Removes all of them, processes first, links last. Returns what remains, in words.
+pub fn all(leftovers: &[Leftover]) -> Vec<String> {
+    let mut remaining = Vec::new();
+    for leftover in leftovers {
+        if let Leftover::Cgroup(dir) = leftover {
+            let left = kill::kill(dir, KILL_DEADLINE);
+            if left > 0 {
+                remaining.push(format!("{left} processes in {}", dir.display()));
+            }
+        }
+    }
+    let rank = |leftover: &Leftover| match leftover {
+        Leftover::Cgroup(_) => 0,
+        Leftover::NetNs(_) => 1,
+        Leftover::Dir(_) => 2,
+        Leftover::IptablesRule { .. } => 3,
+        Leftover::NftTable { .. } => 4,
+        Leftover::Link(_) => 5,
+    };
+    let mut ordered: Vec<&Leftover> = leftovers.iter().collect();
+    ordered.sort_by_key(|leftover| rank(leftover));
+    for leftover in ordered {
+        if let Err(why) = one(leftover) {
+            remaining.push(why);
+        }
+    }
+    remaining
+}
+
+fn one(leftover: &Leftover) -> Result<(), String> {
+    match leftover {
+        Leftover::Cgroup(dir) => {
+            if kill::remove(dir, REMOVE_DEADLINE) {
+                Ok(())
+            } else {
+                Err(format!("cgroup {}", dir.display()))
+            }
+        }
+        Leftover::NetNs(path) => {
+            detach(path);
+            removed(fs::remove_file(path), path)
+        }
+        Leftover::Dir(path) => directory(path),
+        Leftover::IptablesRule {
+            program,
+            table,
+            rule,
+        } => {
+            // -C asks whether it is there: deleting what is not is an error of the tool's.
+            let there = |verb: &str| {
+                let mut args = vec!["-w", "5", "-t", table, verb];
+                args.extend(rule.iter().map(String::as_str));
+                command(program, &args)
+            };
+            // The same rule may be there twice; a bound, should deleting not help.
+            for _ in 0..16 {
+                match there("-C") {
+                    Ok(true) => {
+                        there("-D").map_err(|e| format!("rule {}: {e}", rule.join(" ")))?;
+                    }
+                    _ => return Ok(()),
+                }
+            }
+            Err(format!("rule {}", rule.join(" ")))
+        }
+        Leftover::NftTable { family, table } => {
+            match command("nft", &["list", "table", family, table]) {
+                Ok(true) => match command("nft", &["delete", "table", family, table]) {
+                    Ok(true) => Ok(()),
+                    _ => Err(format!("nftables table {family} {table}")),
+                },
+                Ok(false) => Ok(()),
+                Err(error) => Err(format!("nftables table {family} {table}: {error}")),
+            }
+        }
+        Leftover::Link(name) => {
+            if !Path::new("/sys/class/net").join(name).exists() {
+                return Ok(());
+            }
+            match command("ip", &["link", "delete", "dev", name]) {
+                Ok(true) => Ok(()),
+                Ok(false) => {
+                    if Path::new("/sys/class/net").join(name).exists() {
+                        Err(format!("link {name}"))
+                    } else {
+                        Ok(())
+                    }
+                }
+                Err(error) => Err(format!("link {name}: {error}")),
+            }
+        }
+    }
+}
+
+fn command(program: &str, args: &[&str]) -> io::Result<bool> {
+    Ok(Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()?
+        .success())
+}
+
+fn removed(result: io::Result<()>, path: &Path) -> Result<(), String> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(format!("{}: {error}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn detach(path: &Path) {
+    // Several mounts may be on top of each other.
+    for _ in 0..64 {
+        if unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).is_err() {
+            return;
+        }
+    }
+}
+
+/// Unmounts what is below a directory, then removes it.
+pub fn directory(path: &Path) -> Result<(), String> {
+    if path.components().count() < 3 {
+        // Never `/` or `/var`, whatever a damaged list says.
+        return Err(format!(
+            "{}: too near the root to be removed",
+            path.display()
+        ));
+    }
+    for mount in mounts_below(path) {
+        detach(&mount);
+    }
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(format!("{}: {error}", path.display())),
+        Ok(meta) if meta.is_dir() => {
+            if let Some(mount) = mounts_below(path).first() {
+                // Removing would go on into whatever is mounted there.
+                return Err(format!("{} is still mounted", mount.display()));
+            }
+            removed(fs::remove_dir_all(path), path)
+        }
+        Ok(_) => removed(fs::remove_file(path), path),
+    }
+}
+
+/// Mount points at or below a path, innermost first.
+fn mounts_below(path: &Path) -> Vec<PathBuf> {
+    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mut mounts: Vec<PathBuf> = text
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(|mount| {
+            PathBuf::from(
+                mount
+                    .replace("\\040", " ")
+                    .replace("\\011", "\t")
+                    .replace("\\134", "\\"),
+            )
+        })
+        .filter(|mount| mount.starts_with(path))
+        .collect();
+    mounts.reverse();
+    mounts
+}
