@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 
 use prost_reflect::DescriptorPool;
+use prost_reflect::prost::Message as _;
+use prost_reflect::prost_types::{DescriptorProto, FileDescriptorSet};
 
 const FILES: &[&str] = &[
     "mesos/v1/mesos.proto",
@@ -23,10 +25,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut compiler = protox::Compiler::new(["proto"])?;
     compiler.include_imports(true).open_files(FILES)?;
     let encoded = compiler.encode_file_descriptor_set();
-    std::fs::write(
-        PathBuf::from(std::env::var("OUT_DIR")?).join("descriptors.bin"),
-        &encoded,
-    )?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("descriptors.bin"), &encoded)?;
+    std::fs::write(out.join("json.bin"), for_json(&encoded)?)?;
 
     let mut config = prost_build::Config::new();
     config.include_file("mesos_pb.rs");
@@ -47,4 +48,32 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     config.compile_fds(compiler.file_descriptor_set())?;
     Ok(())
+}
+
+/// The same descriptors with Google's well-known types under another name: Mesos knows no
+/// special JSON forms for them (a `Duration` is `{"seconds":3}`), so the JSON library must not
+/// recognise them.
+fn for_json(encoded: &[u8]) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+    const THEIRS: &str = "google.protobuf";
+    const OURS: &str = "mesos.plain";
+    fn rename(message: &mut DescriptorProto) {
+        for field in &mut message.field {
+            if let Some(rest) = field
+                .type_name()
+                .strip_prefix('.')
+                .and_then(|name| name.strip_prefix(THEIRS))
+            {
+                field.type_name = Some(format!(".{OURS}{rest}"));
+            }
+        }
+        message.nested_type.iter_mut().for_each(rename);
+    }
+    let mut set = FileDescriptorSet::decode(encoded)?;
+    for file in &mut set.file {
+        if file.package() == THEIRS {
+            file.package = Some(OURS.to_owned());
+        }
+        file.message_type.iter_mut().for_each(rename);
+    }
+    Ok(set.encode_to_vec())
 }

@@ -5,7 +5,9 @@
 //! numbers (strings are accepted too), bytes as base64, enumerations by name, unknown members
 //! ignored, an unknown enumeration value the same as an unset field.
 
-use prost_reflect::{DeserializeOptions, DynamicMessage, ReflectMessage, SerializeOptions};
+use prost_reflect::{
+    DeserializeOptions, DynamicMessage, MessageDescriptor, ReflectMessage, SerializeOptions,
+};
 
 /// How a message is written on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -80,13 +82,16 @@ impl Encoding {
 }
 
 /// A message as a JSON value, the way Mesos prints it.
-pub fn to_json<M: ReflectMessage>(message: &M) -> serde_json::Value {
+pub fn to_json<M: ReflectMessage + prost::Message>(message: &M) -> serde_json::Value {
     let options = SerializeOptions::new()
         .use_proto_field_name(true)
         .stringify_64_bit_integers(false)
         .skip_default_fields(true);
-    message
-        .transcode_to_dynamic()
+    let mut dynamic = DynamicMessage::new(json_descriptor(message));
+    dynamic
+        .transcode_from(message)
+        .expect("both descriptors are of the same fields");
+    dynamic
         .serialize_with_options(serde_json::value::Serializer, &options)
         .expect("a well-typed message has a JSON form")
 }
@@ -115,15 +120,26 @@ where
     D: serde::Deserializer<'de, Error = serde_json::Error>,
 {
     let options = DeserializeOptions::new().deny_unknown_fields(false);
-    let dynamic =
-        DynamicMessage::deserialize_with_options(M::default().descriptor(), deserializer, &options)
-            .map_err(|source| json_error::<M>(source))?;
+    let dynamic = DynamicMessage::deserialize_with_options(
+        json_descriptor(&M::default()),
+        deserializer,
+        &options,
+    )
+    .map_err(|source| json_error::<M>(source))?;
     dynamic
         .transcode_to()
         .map_err(|source| DecodeError::Protobuf {
             message: M::default().descriptor().full_name().to_owned(),
             source,
         })
+}
+
+/// The descriptor that JSON goes by.
+fn json_descriptor<M: ReflectMessage>(message: &M) -> MessageDescriptor {
+    let descriptor = message.descriptor();
+    crate::pb::JSON_POOL
+        .get_message_by_name(descriptor.full_name())
+        .unwrap_or(descriptor)
 }
 
 fn json_error<M: ReflectMessage + Default>(source: serde_json::Error) -> DecodeError {

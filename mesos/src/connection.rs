@@ -20,7 +20,7 @@ pub(crate) enum Connection {
 
 /// What a wait for a connection brings.
 pub(crate) enum Arrival<E> {
-    Opened(EventStream),
+    Opened(Box<EventStream>),
     Event(Box<E>),
     Failed(Error),
 }
@@ -35,7 +35,7 @@ impl Connection {
         match self {
             Self::None => std::future::pending().await,
             Self::Opening(opening) => match opening.await {
-                Ok(stream) => Arrival::Opened(stream),
+                Ok(stream) => Arrival::Opened(Box::new(stream)),
                 Err(error) => Arrival::Failed(error),
             },
             Self::Open(stream) => match stream.next().await {

@@ -20,6 +20,14 @@ pub static POOL: LazyLock<prost_reflect::DescriptorPool> = LazyLock::new(|| {
     .expect("the build script wrote these descriptors")
 });
 
+/// The same under JSON's rules, see the build script.
+pub(crate) static JSON_POOL: LazyLock<prost_reflect::DescriptorPool> = LazyLock::new(|| {
+    prost_reflect::DescriptorPool::decode(
+        include_bytes!(concat!(env!("OUT_DIR"), "/json.bin")).as_ref(),
+    )
+    .expect("the build script wrote these descriptors")
+});
+
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/mesos_pb.rs"));
 }

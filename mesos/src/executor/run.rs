@@ -99,7 +99,7 @@ impl Loop {
     fn arrived(&mut self, arrival: Arrival<pb::executor::Event>) {
         match arrival {
             Arrival::Opened(stream) => {
-                self.connection = Connection::Open(Box::new(stream));
+                self.connection = Connection::Open(stream);
                 self.step(Input::Accepted);
             }
             Arrival::Event(event) => self.step(Input::Event(event)),
