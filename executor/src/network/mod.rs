@@ -1,0 +1,357 @@
+//! The pod network of this node: a bridge for its pods, a VXLAN to the other nodes', source NAT for
+//! what leaves the pod range, and accepts where Docker's rules drop.
+//!
+//! | part | what |
+//! |---|---|
+//! | [`spec`], [`address`] | what is wanted, checked |
+//! | [`plan`], [`rules`], [`cni`] | what follows, pure |
+//! | [`observe`], [`command`], [`sysctl`] | the machine |
+//! | [`occupancy`] | one node per network namespace |
+//! | [`peers`] | the other nodes, from the Kubernetes API |
+//! | [`sweep`] | removes what dead nodes left |
+//!
+//! Everything here may be done again at any time; what is right already is not touched.
+
+pub mod address;
+pub mod cni;
+pub mod command;
+pub mod observe;
+pub mod occupancy;
+pub mod peers;
+pub mod plan;
+pub mod rules;
+pub mod spec;
+pub mod sweep;
+pub mod sysctl;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rand::Rng;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::guard::manifest::{Leftover, Manifest, ManifestError};
+use cni::FilterBackend;
+use command::CommandError;
+use occupancy::{Claim, Holder, Occupied};
+use plan::{Changes, Impossible, Peer};
+use rules::{IptablesRule, NftListing};
+use spec::{BadNetwork, NetworkSpec};
+
+/// How often everything is looked at again although nothing changed: Docker sets its policy anew
+/// when it starts, a firewall reloads, somebody deletes a route.
+const RESYNC: Duration = Duration::from_secs(60);
+/// How long changes of other nodes are gathered.
+const GATHER: Duration = Duration::from_millis(100);
+/// First Linux whose nftables kube-proxy takes.
+const NFTABLES_KERNEL: (u32, u32) = (5, 13);
+
+/// Why there is no pod network.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// The configuration contradicts itself.
+    #[error(transparent)]
+    Spec(#[from] BadNetwork),
+    /// Somebody else's node is here.
+    #[error(transparent)]
+    Occupied(#[from] Occupied),
+    /// The machine cannot have it.
+    #[error(transparent)]
+    Impossible(#[from] Impossible),
+    /// A tool failed.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// A kernel setting could not be made.
+    #[error(transparent)]
+    Sysctl(#[from] sysctl::SysctlError),
+    /// The list of what to clean up could not be written.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The task that claims the namespace ended.
+    #[error("claiming the network namespace: {0}")]
+    Claiming(String),
+}
+
+impl NetworkError {
+    /// Whether trying again later may help without anybody doing something.
+    pub fn retryable(&self) -> bool {
+        match self {
+            Self::Spec(_) | Self::Impossible(_) | Self::Claiming(_) => false,
+            Self::Occupied(e) => e.retryable(),
+            Self::Command(e) => e.retryable(),
+            Self::Sysctl(_) | Self::Manifest(_) => true,
+        }
+    }
+}
+
+/// The node's network, set up.
+pub struct Network {
+    spec: NetworkSpec,
+    backend: FilterBackend,
+    mtu: u32,
+    _claim: Claim,
+}
+
+impl Network {
+    /// Claims the network namespace, removes what dead nodes left, and makes bridge, VXLAN device,
+    /// rules and settings. What outlives this process is noted in `cleanup` before it is made.
+    pub async fn set_up(spec: NetworkSpec, cleanup: &Manifest) -> Result<Self, NetworkError> {
+        let backend = filter_backend(&kernel_release());
+        let holder = Holder {
+            cluster: spec.cluster.clone(),
+            node: spec.node.clone(),
+            pid: std::process::id(),
+        };
+        let claim = tokio::task::spawn_blocking(move || Claim::acquire(&holder))
+            .await
+            .map_err(|e| NetworkError::Claiming(e.to_string()))??;
+        sweep::refuse_foreign(backend).await?;
+        sweep::dead_nodes(&spec).await?;
+
+        let (table, links) = (&spec.names.table, [&spec.names.bridge, &spec.names.vxlan]);
+        if backend == FilterBackend::Nftables {
+            let ip = |table: &str| Leftover::NftTable {
+                family: "ip".to_owned(),
+                table: table.to_owned(),
+            };
+            // The node's own table comes first: while it is there, kube-proxy's are known as ours.
+            cleanup.add(&ip(table))?;
+            cleanup.add(&ip("kube-proxy"))?;
+            cleanup.add(&Leftover::NftTable {
+                family: "ip6".to_owned(),
+                table: "kube-proxy".to_owned(),
+            })?;
+            if !sweep::has_table("ip", cni::PORTMAP_TABLE).await? {
+                cleanup.add(&ip(cni::PORTMAP_TABLE))?;
+            }
+        }
+        for link in links {
+            cleanup.add(&Leftover::Link(link.clone()))?;
+        }
+
+        let observed = observe::observe(&spec).await?;
+        let changes = plan::links(&spec, &observed)?;
+        // `links` has refused a node without an underlay.
+        let underlay = observed.underlay.unwrap_or_default();
+        let mtu = plan::pod_mtu(&underlay)?;
+        apply(&changes).await?;
+        sysctl::apply(&spec.names)?;
+        let network = Self {
+            spec,
+            backend,
+            mtu,
+            _claim: claim,
+        };
+        network.apply_rules(cleanup).await?;
+        Ok(network)
+    }
+
+    /// What it is.
+    pub fn spec(&self) -> &NetworkSpec {
+        &self.spec
+    }
+
+    /// What makes packet filter rules on this machine.
+    pub fn backend(&self) -> FilterBackend {
+        self.backend
+    }
+
+    /// MTU of pods.
+    pub fn mtu(&self) -> u32 {
+        self.mtu
+    }
+
+    /// Keeps everything as it should be until `stop`: routes to the other nodes as they come and
+    /// go, rules and links when somebody removes them. `troubles` hears of each change between
+    /// well (`None`) and not. Until the first list of nodes has come, existing routes stay.
+    pub async fn maintain(
+        &self,
+        mut nodes: watch::Receiver<Option<BTreeMap<String, Peer>>>,
+        cleanup: &Manifest,
+        stop: &CancellationToken,
+        mut troubles: impl FnMut(Option<String>),
+    ) {
+        let mut last: Option<String> = None;
+        loop {
+            let wanted = nodes.borrow_and_update().clone();
+            let trouble = match self.resync(wanted.as_ref(), cleanup).await {
+                Ok(refused) if refused.is_empty() => None,
+                Ok(refused) => Some(refused.join("; ")),
+                Err(error) => Some(error.to_string()),
+            };
+            if trouble != last {
+                troubles(trouble.clone());
+                last = trouble;
+            }
+            let pause = RESYNC.mul_f64(rand::rng().random_range(0.8..1.2));
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+                changed = nodes.changed() => {
+                    let wait = if changed.is_ok() { GATHER } else { pause };
+                    tokio::select! {
+                        () = stop.cancelled() => return,
+                        () = tokio::time::sleep(wait) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes everything right once; gives reasons why some nodes were left out.
+    async fn resync(
+        &self,
+        nodes: Option<&BTreeMap<String, Peer>>,
+        cleanup: &Manifest,
+    ) -> Result<Vec<String>, NetworkError> {
+        let mut observed = observe::observe(&self.spec).await?;
+        let links = plan::links(&self.spec, &observed)?;
+        if !links.is_empty() {
+            tracing::warn!(changes = ?links.ip, "links of the pod network had changed");
+            apply(&links).await?;
+            sysctl::apply(&self.spec.names)?;
+            observed = observe::observe(&self.spec).await?;
+        }
+        let mut refused = Vec::new();
+        if let Some(nodes) = nodes {
+            let usable;
+            (usable, refused) = plan::usable_peers(&self.spec, nodes);
+            apply(&plan::peers(&self.spec, &observed, &usable)).await?;
+        }
+        self.apply_rules(cleanup).await?;
+        Ok(refused)
+    }
+
+    /// Source NAT and accepts.
+    async fn apply_rules(&self, cleanup: &Manifest) -> Result<(), NetworkError> {
+        match self.backend {
+            FilterBackend::Nftables => {
+                let table = &self.spec.names.table;
+                if !sweep::has_table("ip", table).await? {
+                    let script = rules::table(&self.spec);
+                    command::run("nft", &["-f", "-"], Some(&script)).await?;
+                }
+                let chains: NftListing = command::json("nft", &["-j", "list", "chains"]).await?;
+                for chain in chains.dropping_chains() {
+                    let args = [
+                        "-j",
+                        "list",
+                        "chain",
+                        &chain.family,
+                        &chain.table,
+                        &chain.chain,
+                    ];
+                    let listing: NftListing = command::json("nft", &args).await?;
+                    // Rules of iptables-nft's carry their comment in a way of their own, so
+                    // these are always nft's.
+                    if listing.with_comment(table).len() < 2 {
+                        let script = rules::nft_accepts(&self.spec, &chain);
+                        command::run("nft", &["-f", "-"], Some(&script)).await?;
+                    }
+                }
+            }
+            FilterBackend::Iptables => {
+                for rule in rules::iptables_masquerade(&self.spec) {
+                    ensure_iptables("iptables", &rule, cleanup).await?;
+                }
+                for rule in rules::iptables_accepts(&self.spec) {
+                    ensure_iptables("iptables", &rule, cleanup).await?;
+                }
+            }
+        }
+        // Docker may still speak to the older half of the kernel.
+        if self.backend == FilterBackend::Nftables
+            && legacy_table("filter")
+            && command::exists("iptables-legacy")
+        {
+            for rule in rules::iptables_accepts(&self.spec) {
+                ensure_iptables("iptables-legacy", &rule, cleanup).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Puts a rule in front of its chain unless it is there.
+async fn ensure_iptables(
+    program: &str,
+    rule: &IptablesRule,
+    cleanup: &Manifest,
+) -> Result<(), NetworkError> {
+    let words = rule.arguments();
+    let with = |verb: &'static str| {
+        let mut args = vec!["-w", "5", "-t", rule.table, verb];
+        args.extend(words.iter().map(String::as_str));
+        args
+    };
+    match command::run(program, &with("-C"), None).await {
+        Ok(_) => return Ok(()),
+        Err(CommandError::Failed { .. }) => {}
+        Err(other) => return Err(other.into()),
+    }
+    cleanup.add(&Leftover::IptablesRule {
+        program: program.to_owned(),
+        table: rule.table.to_owned(),
+        rule: words.clone(),
+    })?;
+    command::run(program, &with("-I"), None).await?;
+    Ok(())
+}
+
+/// Carries a plan out.
+async fn apply(changes: &Changes) -> Result<(), CommandError> {
+    if !changes.ip.is_empty() || !changes.bridge.is_empty() {
+        tracing::debug!(ip = ?changes.ip, bridge = ?changes.bridge, "network changes");
+    }
+    for (program, lines) in [("bridge", &changes.bridge), ("ip", &changes.ip)] {
+        if !lines.is_empty() {
+            let script = lines.join("\n") + "\n";
+            command::run(program, &["-batch", "-"], Some(&script)).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the older iptables has that table in this namespace.
+fn legacy_table(table: &str) -> bool {
+    std::fs::read_to_string("/proc/net/ip_tables_names")
+        .is_ok_and(|names| names.lines().any(|n| n == table))
+}
+
+fn kernel_release() -> String {
+    nix::sys::utsname::uname()
+        .map(|u| u.release().to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
+/// kube-proxy's nftables mode refuses Linux before 5.13.
+fn filter_backend(release: &str) -> FilterBackend {
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|n| n.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version >= NFTABLES_KERNEL {
+        FilterBackend::Nftables
+    } else {
+        FilterBackend::Iptables
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_kernels_get_iptables() {
+        for (release, backend) in [
+            ("6.18.44-fc", FilterBackend::Nftables),
+            ("5.13.0-generic", FilterBackend::Nftables),
+            ("5.4.0-150-generic", FilterBackend::Iptables),
+            ("3.10.0-1160.el7.x86_64", FilterBackend::Iptables),
+            ("", FilterBackend::Iptables),
+        ] {
+            assert_eq!(filter_backend(release), backend, "{release}");
+        }
+    }
+}
