@@ -4,7 +4,9 @@
 //! `core` and `driver`.
 
 pub mod core;
+pub mod http;
 pub mod kube;
+pub mod metrics;
 pub mod placement;
 pub mod resources;
 pub mod wire;

@@ -10,6 +10,7 @@ pub mod image;
 pub mod kubeconfig;
 pub mod payload;
 pub mod pki;
+pub mod rbac;
 
 /// Renders plain data as YAML, members in the order given.
 pub(crate) fn yaml(value: &serde_json::Value) -> String {

@@ -14,6 +14,9 @@ pub const EXECUTOR_INFO: &str = "k8s.mesosphere.io/executor-info";
 pub const EXECUTOR_ID: &str = "k8s.mesosphere.io/executor-id";
 /// Node annotation: the id of the node task that the node currently lives by.
 pub const NODE_TASK_ID: &str = "k8s.mesosphere.io/node-task-id";
+/// Node annotation: the public part of the bootstrap token that was made for the node's current
+/// start. It tells whose token a certificate request bears, also after a framework restart.
+pub const BOOTSTRAP_TOKEN: &str = "k8s.mesosphere.io/bootstrap-token";
 /// Node and pod annotation: the Mesos framework id.
 pub const FRAMEWORK_ID: &str = "k8s.mesosphere.io/framework-id";
 /// Pod annotation, set with the Binding: the pod's Mesos task.

@@ -1,20 +1,21 @@
 //! Bootstrap tokens: with one, a new node asks for its certificates, and with nothing else.
 //!
-//! A token is good for one node: its Secret is labelled with the node's name, and
-//! [`super::csr`] approves only requests for that node. It expires after minutes and is deleted
-//! once the certificates are there.
+//! A token is good for one node: the Node's annotation has its public part, and [`super::csr`]
+//! approves only requests for that node. It expires after minutes and is deleted once the
+//! certificates are there. The annotation is written before the Secret, so that no token is
+//! forgotten; the framework may make and delete such Secrets, and read none.
 
 use std::fmt;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Node, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client};
 use rand::TryRngCore;
 use rand::rngs::OsRng;
-use seam::names::{BOOTSTRAP_GROUP, BOOTSTRAP_NODE_LABEL, SYSTEM_NAMESPACE};
+use seam::names::{BOOTSTRAP_GROUP, BOOTSTRAP_NODE_LABEL, BOOTSTRAP_TOKEN, SYSTEM_NAMESPACE};
 
 use super::api::{ApiError, call};
 
@@ -164,40 +165,10 @@ pub async fn delete(client: &Client, id: &TokenId) -> Result<(), ApiError> {
     }
 }
 
-/// A token that is stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredToken {
-    /// Its public part.
-    pub id: TokenId,
-    /// The node that it is for.
-    pub node: String,
-    /// When it expires; `None` when that cannot be read.
-    pub expires: Option<Timestamp>,
-}
-
-/// The tokens that are stored, for a framework that has just started: which node each is for,
-/// and which to delete. Reads no secret part into memory that outlives the call.
-pub async fn list(client: &Client) -> Result<Vec<StoredToken>, ApiError> {
-    let selector = ListParams::default().labels(BOOTSTRAP_NODE_LABEL);
-    let found = call(
-        || "list bootstrap tokens".to_owned(),
-        secrets(client).list(&selector),
-    )
-    .await?;
-    Ok(found.items.iter().filter_map(stored).collect())
-}
-
-fn stored(secret: &Secret) -> Option<StoredToken> {
-    let name = secret.metadata.name.as_deref()?;
-    let id = TokenId::parse(name.strip_prefix("bootstrap-token-")?)?;
-    let node = secret.metadata.labels.as_ref()?.get(BOOTSTRAP_NODE_LABEL)?;
-    let expires = secret.data.as_ref().and_then(|d| d.get("expiration"));
-    let expires = expires.and_then(|bytes| std::str::from_utf8(&bytes.0).ok()?.parse().ok());
-    Some(StoredToken {
-        id,
-        node: node.clone(),
-        expires,
-    })
+/// The token that was made for a node's current start, as its Node object has it.
+pub fn token_of(node: &Node) -> Option<TokenId> {
+    let annotations = node.metadata.annotations.as_ref()?;
+    TokenId::parse(annotations.get(BOOTSTRAP_TOKEN)?)
 }
 
 fn secrets(client: &Client) -> Api<Secret> {
@@ -235,14 +206,12 @@ mod tests {
     }
 
     #[test]
-    fn a_stored_token_is_read_back_without_its_secret() {
-        let secret: Secret = serde_json::from_value(serde_json::json!({
-            "metadata": {"name": "bootstrap-token-abc123", "labels": {BOOTSTRAP_NODE_LABEL: "n1"}},
-            "data": {"expiration": "MjAyNi0xMS0yMVQxMDowMDowMFo="},
+    fn a_node_tells_its_token() {
+        let node: Node = serde_json::from_value(serde_json::json!({
+            "metadata": {"annotations": {BOOTSTRAP_TOKEN: "abc123"}},
         }))
         .unwrap();
-        let read = stored(&secret).unwrap();
-        assert_eq!((read.id.as_str(), read.node.as_str()), ("abc123", "n1"));
-        assert_eq!(read.expires, Some("2026-11-21T10:00:00Z".parse().unwrap()));
+        assert_eq!(token_of(&node), TokenId::parse("abc123"));
+        assert_eq!(token_of(&Node::default()), None);
     }
 }
