@@ -320,7 +320,11 @@ fn explain(component: &'static Component, cache: &Cache, output: String) -> Erro
             need_gib: SPACE_GIB,
             cache: cache.upstream(),
         }
-    } else if has("dial tcp") || has("proxyconnect") || has("TLS handshake") || has("i/o timeout") || has("connection refused")
+    } else if has("dial tcp")
+        || has("proxyconnect")
+        || has("TLS handshake")
+        || has("i/o timeout")
+        || has("connection refused")
     {
         Error::Download { component, output }
     } else {
@@ -357,8 +361,14 @@ fn check_version(component: &'static Component, program: &Path) -> Result<()> {
     }
     let mut said = String::new();
     for stream in [
-        child.stdout.take().map(|it| Box::new(it) as Box<dyn std::io::Read>),
-        child.stderr.take().map(|it| Box::new(it) as Box<dyn std::io::Read>),
+        child
+            .stdout
+            .take()
+            .map(|it| Box::new(it) as Box<dyn std::io::Read>),
+        child
+            .stderr
+            .take()
+            .map(|it| Box::new(it) as Box<dyn std::io::Read>),
     ]
     .into_iter()
     .flatten()
@@ -436,8 +446,10 @@ impl Progress {
             ProgressBar::hidden()
         } else {
             let bar = ProgressBar::new(u64::from(total.max(1)));
-            let style = ProgressStyle::with_template("{elapsed_precise} [{bar:30}] {percent:>3}% {wide_msg}")
-                .unwrap_or_else(|_| ProgressStyle::default_bar());
+            let style = ProgressStyle::with_template(
+                "{elapsed_precise} [{bar:30}] {percent:>3}% {wide_msg}",
+            )
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
             bar.set_style(style.progress_chars("=> "));
             bar.enable_steady_tick(Duration::from_millis(250));
             bar
@@ -517,7 +529,11 @@ mod tests {
     #[test]
     fn an_unknown_component_is_named_with_the_known_ones() {
         let error = select(Set::Cluster, &["kubelt".to_owned()]).unwrap_err();
-        assert!(error.to_string().starts_with("no component is called `kubelt`; there are: runc, "));
+        assert!(
+            error
+                .to_string()
+                .starts_with("no component is called `kubelt`; there are: runc, ")
+        );
     }
 
     #[test]

@@ -103,7 +103,9 @@ impl Cache {
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
-                Err(fs::TryLockError::Error(source)) => return Err(Error::io("lock", &path)(source)),
+                Err(fs::TryLockError::Error(source)) => {
+                    return Err(Error::io("lock", &path)(source));
+                }
                 Err(fs::TryLockError::WouldBlock) if start.elapsed() >= patience => {
                     return Err(Error::Locked {
                         lock: path,
@@ -153,9 +155,7 @@ impl Cache {
         if dir.is_dir() {
             return Ok(dir);
         }
-        let temporary = self
-            .upstream()
-            .join(format!(".bin-{}", std::process::id()));
+        let temporary = self.upstream().join(format!(".bin-{}", std::process::id()));
         let _ = fs::remove_dir_all(&temporary);
         fs::create_dir_all(&temporary).map_err(Error::io("create", &temporary))?;
         for (name, path) in programs {

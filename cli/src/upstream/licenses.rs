@@ -68,7 +68,10 @@ pub fn guess(text: &str) -> &'static str {
     } else if has("Mozilla Public License") {
         "MPL-2.0"
     } else if has("Redistribution and use in source and binary forms") {
-        if has("Neither the name") || has("names of its contributors") || has("name of the copyright holder") {
+        if has("Neither the name")
+            || has("names of its contributors")
+            || has("name of the copyright holder")
+        {
             "BSD-3-Clause"
         } else {
             "BSD-2-Clause"
@@ -156,7 +159,10 @@ mod tests {
 
     #[test]
     fn upper_case_letters_are_escaped_as_the_module_cache_does() {
-        assert_eq!(escape("github.com/Azure/go-ANSI"), "github.com/!azure/go-!a!n!s!i");
+        assert_eq!(
+            escape("github.com/Azure/go-ANSI"),
+            "github.com/!azure/go-!a!n!s!i"
+        );
         assert_eq!(escape("k8s.io/api"), "k8s.io/api");
     }
 
@@ -165,11 +171,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let module = dir.path().join("mod/github.com/!azure/go@v1.0.0");
         fs::create_dir_all(&module).unwrap();
-        fs::write(module.join("LICENSE"), "Permission is hereby granted, free of charge, to").unwrap();
+        fs::write(
+            module.join("LICENSE"),
+            "Permission is hereby granted, free of charge, to",
+        )
+        .unwrap();
         fs::write(module.join("license.go"), "package x").unwrap();
         let modules = [
-            Module { path: "github.com/Azure/go".into(), version: "v1.0.0".into() },
-            Module { path: "k8s.io/gone".into(), version: "v1.0.0".into() },
+            Module {
+                path: "github.com/Azure/go".into(),
+                version: "v1.0.0".into(),
+            },
+            Module {
+                path: "k8s.io/gone".into(),
+                version: "v1.0.0".into(),
+            },
         ];
         let texts = dir.path().join("texts");
         let listing = collect(&modules, &dir.path().join("mod"), &texts).unwrap();

@@ -30,7 +30,9 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The Go tool is not there.
-    #[error("Go is not installed (looked for `go` in PATH and in /usr/local/go/bin): install Go {need} or later, or set GO to its path")]
+    #[error(
+        "Go is not installed (looked for `go` in PATH and in /usr/local/go/bin): install Go {need} or later, or set GO to its path"
+    )]
     GoMissing {
         /// Oldest version that builds every component.
         need: &'static str,
@@ -56,8 +58,10 @@ pub enum Error {
         remedy: &'static str,
     },
     /// A module does not have the content that `go.sum` pins.
-    #[error("a module of {component} does not match its pinned checksum, which is either a tampered download or a broken proxy; nothing was built from it. \
-             Clean the module cache (`go clean -modcache`) and try again; if it persists, do not go on. Go said:\n{output}")]
+    #[error(
+        "a module of {component} does not match its pinned checksum, which is either a tampered download or a broken proxy; nothing was built from it. \
+             Clean the module cache (`go clean -modcache`) and try again; if it persists, do not go on. Go said:\n{output}"
+    )]
     Checksum {
         /// The component.
         component: &'static str,
@@ -76,7 +80,9 @@ pub enum Error {
         cache: PathBuf,
     },
     /// A module could not be fetched.
-    #[error("a module of {component} could not be fetched; check the network and `go env GOPROXY`, then run the same command again, it goes on where it stopped. Go said:\n{output}")]
+    #[error(
+        "a module of {component} could not be fetched; check the network and `go env GOPROXY`, then run the same command again, it goes on where it stopped. Go said:\n{output}"
+    )]
     Download {
         /// The component.
         component: &'static str,
@@ -92,7 +98,9 @@ pub enum Error {
         output: String,
     },
     /// The program that was built says another version than the pin.
-    #[error("{component} was built, but says `{said}` where {want} was expected; this is a mistake in its build flags, please report it")]
+    #[error(
+        "{component} was built, but says `{said}` where {want} was expected; this is a mistake in its build flags, please report it"
+    )]
     WrongVersion {
         /// The component.
         component: &'static str,

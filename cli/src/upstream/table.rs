@@ -221,7 +221,11 @@ pub const COMPONENTS: &[Component] = &[
         Some(&["version"]),
         3,
     ),
-    kubernetes("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver", 217),
+    kubernetes(
+        "kube-apiserver",
+        "k8s.io/kubernetes/cmd/kube-apiserver",
+        217,
+    ),
     kubernetes(
         "kube-controller-manager",
         "k8s.io/kubernetes/cmd/kube-controller-manager",
@@ -252,11 +256,7 @@ pub const COMPONENTS: &[Component] = &[
         10,
     ),
     {
-        let mut scheduler = kubernetes(
-            "kube-scheduler",
-            "k8s.io/kubernetes/cmd/kube-scheduler",
-            8,
-        );
+        let mut scheduler = kubernetes("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler", 8);
         scheduler.set = Set::All;
         scheduler
     },

@@ -1,0 +1,213 @@
+//! The command line.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+use crate::instance::{DEFAULT_API_PORT, DEFAULT_MESOS_PORT, DEFAULT_STATE_DIR};
+
+const EXAMPLES: &str = "\
+Examples:
+  sudo k8sm up                     a cluster on this machine, with a page served by a Deployment
+  sudo k8sm up --agents 3          three nodes, each in a network namespace of its own
+  sudo k8sm up --mesos zk://a:2181,b:2181/mesos
+                                   the same on a Mesos that exists
+  k8sm kubectl get pods -A -o wide
+  k8sm ps                          pods with their Mesos tasks, agents and containers
+  k8sm logs framework -f
+  sudo k8sm down                   leaves nothing behind
+
+Exit codes:
+  0    done                                  4    another command or instance is in the way
+  1    failed                                5    not ready in time; repeat the command to go on
+  2    wrong command line                    6    there is no cluster, or it does not run
+  3    the machine lacks something           7    files of the instance are damaged
+  130  interrupted";
+
+/// Kubernetes on Apache Mesos, on one machine
+#[derive(Debug, Parser)]
+#[command(name = "k8sm", version, after_help = EXAMPLES, arg_required_else_help = true)]
+pub struct Args {
+    /// Where the cluster of this machine keeps its state; one directory, one cluster
+    #[arg(long, global = true, env = "K8SM_STATE_DIR", value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
+    pub state_dir: PathBuf,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Starts a cluster, or completes or changes one; safe to repeat
+    Up(Box<Up>),
+    /// Removes the cluster: every process, mount, cgroup, link and rule, and its state
+    Down(Down),
+    /// Stops the cluster and keeps its state; `start` goes on with it
+    Stop,
+    /// Starts a stopped cluster with the settings it has
+    Start(Start),
+    /// Shows what runs, and whether it is ready
+    Status(Output),
+    /// Shows pods with their Mesos tasks, agents and containers
+    Ps(Ps),
+    /// Runs kubectl against the cluster
+    #[command(disable_help_flag = true)]
+    Kubectl(Passthrough),
+    /// Shows the log of a process of the cluster; without a name, lists them
+    Logs(Logs),
+    /// Builds, lists and finds the upstream programs
+    Upstream(crate::upstream::UpstreamArgs),
+    /// For development: parts of a cluster on their own
+    Dev(Dev),
+}
+
+impl Command {
+    /// What is logged when `RUST_LOG` does not say.
+    pub fn default_log_filter(&self) -> &'static str {
+        match self {
+            Self::Dev(_) => "info",
+            _ => "warn",
+        }
+    }
+}
+
+/// Arguments of `k8sm up`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Up {
+    /// How many Mesos agents: one shares this machine's network, more have a network namespace,
+    /// a mount namespace and an address each [default: 1, or what the cluster has]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50), conflicts_with = "mesos")]
+    pub agents: Option<u32>,
+    /// A Mesos that exists, instead of one of our own: zk://[user:password@]host[,host]/path,
+    /// http[s]://host:port, or host:port
+    #[arg(long, value_name = "URL", env = "K8SM_MESOS")]
+    pub mesos: Option<String>,
+    /// What each agent offers, as Mesos writes it: cpus:2;mem:4096;disk:10240;ports:[31000-32000]
+    /// [default: what the machine has]
+    #[arg(long, value_name = "RESOURCES", conflicts_with = "mesos")]
+    pub resources: Option<String>,
+    /// Name of the cluster and of the Mesos framework
+    #[arg(long, value_name = "NAME", default_value = "kubernetes")]
+    pub name: String,
+    /// Address of this machine at which nodes reach the control plane [default: that of the
+    /// default route]
+    #[arg(long, value_name = "IP")]
+    pub address: Option<IpAddr>,
+    /// Port of the API server; 0 for any that is free
+    #[arg(long, value_name = "PORT", default_value_t = DEFAULT_API_PORT)]
+    pub api_port: u16,
+    /// Port of the Mesos master; 0 for any that is free
+    #[arg(long, value_name = "PORT", default_value_t = DEFAULT_MESOS_PORT)]
+    pub mesos_port: u16,
+    /// Range of the pods' addresses
+    #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16")]
+    pub pod_cidr: String,
+    /// Range of the services' addresses
+    #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/16")]
+    pub service_cidr: String,
+    /// Do not deploy the example, examples/hello
+    #[arg(long)]
+    pub no_hello: bool,
+    /// How long to wait for the cluster, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub timeout: u64,
+    /// Folder of the upstream programs [default: built by `k8sm upstream build`]
+    #[arg(long, value_name = "DIR", env = "K8SM_UPSTREAM_BIN")]
+    pub upstream_dir: Option<PathBuf>,
+    /// Folder of k8sm-framework, k8sm-executor, k8sm-pause and k8sm-hello [default: that of k8sm]
+    #[arg(long, value_name = "DIR", env = "K8SM_PROGRAMS_DIR")]
+    pub programs_dir: Option<PathBuf>,
+    /// Show nothing but errors
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Arguments of `k8sm start`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Start {
+    /// How long to wait for the cluster, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub timeout: u64,
+}
+
+/// Arguments of `k8sm down`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Down {
+    /// Do not end pods in order first: kill everything at once
+    #[arg(long)]
+    pub force: bool,
+    /// Show nothing but errors
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Arguments of commands that only print.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Output {
+    /// How to print it
+    #[arg(long, short, value_enum, default_value = "text")]
+    pub output: Format,
+}
+
+/// Arguments of `k8sm ps`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Ps {
+    /// Only pods of this namespace
+    #[arg(long, short)]
+    pub namespace: Option<String>,
+    /// How to print it
+    #[arg(long, short, value_enum, default_value = "text")]
+    pub output: Format,
+}
+
+/// Arguments that are handed on.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Passthrough {
+    /// Arguments of kubectl
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "ARGUMENT"
+    )]
+    pub args: Vec<std::ffi::OsString>,
+}
+
+/// Arguments of `k8sm logs`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Logs {
+    /// Which process, for instance kube-apiserver, framework, mesos-agent-0, kubelet
+    pub component: Option<String>,
+    /// Go on with what is written from now on
+    #[arg(long, short)]
+    pub follow: bool,
+    /// How many of the last lines
+    #[arg(long, short = 'n', value_name = "LINES", default_value_t = 100)]
+    pub lines: usize,
+}
+
+/// Arguments of `k8sm dev`.
+#[derive(Debug, ClapArgs)]
+pub struct Dev {
+    /// Which part
+    #[command(subcommand)]
+    pub command: DevCommand,
+}
+
+/// The commands of `k8sm dev`.
+#[derive(Debug, Subcommand)]
+pub enum DevCommand {
+    /// Keeps the processes of an instance running; started by `up`
+    #[command(hide = true)]
+    Supervise,
+}

@@ -1,0 +1,226 @@
+//! The Kubernetes API, as far as `k8sm` itself uses it: objects without types, applied
+//! server-side.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Event, Node, Pod};
+use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::GroupVersionKind;
+use kube::discovery::{ApiCapabilities, ApiResource, Scope, pinned_kind};
+use kube::{Client, Config};
+use packaging::addons::FIELD_MANAGER;
+use serde_json::Value;
+
+use super::Error;
+
+/// One call's time. The API server of a machine under load answers late.
+const CALL_DEADLINE: Duration = Duration::from_secs(30);
+
+/// A client of the instance's API server.
+pub struct Cluster {
+    client: Client,
+    kinds: HashMap<GroupVersionKind, (ApiResource, ApiCapabilities)>,
+}
+
+impl Cluster {
+    /// Connects with a kubeconfig. Must be called within a runtime; opens no connection yet.
+    pub async fn connect(kubeconfig: &Path) -> Result<Self, Error> {
+        let action = || format!("read {}", kubeconfig.display());
+        let file = Kubeconfig::read_from(kubeconfig).map_err(|e| Error::api(action(), &e))?;
+        let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+            .await
+            .map_err(|e| Error::api(action(), &e))?;
+        // To loopback: never through a proxy of the environment.
+        config.proxy_url = None;
+        config.connect_timeout = Some(Duration::from_secs(5));
+        config.read_timeout = Some(CALL_DEADLINE);
+        let client =
+            Client::try_from(config).map_err(|e| Error::api("set up a Kubernetes client", &e))?;
+        Ok(Self {
+            client,
+            kinds: HashMap::new(),
+        })
+    }
+
+    /// The client itself.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// Applies objects in order, with a few tries each: a kind's API may only just be coming up.
+    pub async fn apply(&mut self, objects: &[Value], deadline: Instant) -> Result<(), Error> {
+        for object in objects {
+            let mut pause = Duration::from_millis(100);
+            while let Err(error) = self.apply_one(object).await {
+                if Instant::now() + pause >= deadline {
+                    return Err(error);
+                }
+                tracing::debug!("{error}");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(2));
+            }
+        }
+        Ok(())
+    }
+
+    async fn apply_one(&mut self, object: &Value) -> Result<(), Error> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let name = text(&object["metadata"]["name"]);
+        let what = format!("apply {} {name}", text(&object["kind"]));
+        let (resource, scope) = self.kind(object, &what).await?;
+        let api: Api<DynamicObject> = match (scope, object["metadata"]["namespace"].as_str()) {
+            (Scope::Namespaced, Some(namespace)) => {
+                Api::namespaced_with(self.client.clone(), namespace, &resource)
+            }
+            (Scope::Namespaced, None) => {
+                Api::default_namespaced_with(self.client.clone(), &resource)
+            }
+            (Scope::Cluster, _) => Api::all_with(self.client.clone(), &resource),
+        };
+        // `force`: fields that somebody else has changed since are ours again.
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        api.patch(&name, &params, &Patch::Apply(object))
+            .await
+            .map_err(|e| Error::api(what, &e))?;
+        Ok(())
+    }
+
+    async fn kind(&mut self, object: &Value, what: &str) -> Result<(ApiResource, Scope), Error> {
+        let api_version = object["apiVersion"].as_str().unwrap_or_default();
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let kind = object["kind"].as_str().unwrap_or_default();
+        let gvk = GroupVersionKind::gvk(group, version, kind);
+        let (resource, capabilities) = match self.kinds.get(&gvk) {
+            Some(known) => known.clone(),
+            None => {
+                let found = pinned_kind(&self.client, &gvk)
+                    .await
+                    .map_err(|e| Error::api(what, &e))?;
+                self.kinds.insert(gvk, found.clone());
+                found
+            }
+        };
+        Ok((resource, capabilities.scope))
+    }
+
+    /// All nodes.
+    pub async fn nodes(&self) -> Result<Vec<Node>, Error> {
+        let api: Api<Node> = Api::all(self.client.clone());
+        let list = api.list(&ListParams::default()).await;
+        Ok(list.map_err(|e| Error::api("list nodes", &e))?.items)
+    }
+
+    /// Pods of one namespace or of all, optionally with a label selector.
+    pub async fn pods(
+        &self,
+        namespace: Option<&str>,
+        labels: Option<&str>,
+    ) -> Result<Vec<Pod>, Error> {
+        let api: Api<Pod> = match namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        };
+        let mut params = ListParams::default();
+        if let Some(labels) = labels {
+            params = params.labels(labels);
+        }
+        let list = api.list(&params).await;
+        Ok(list.map_err(|e| Error::api("list pods", &e))?.items)
+    }
+
+    /// A deployment, if there is one of that name.
+    pub async fn deployment(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Deployment>, Error> {
+        let api: Api<Deployment> = Api::namespaced(self.client.clone(), namespace);
+        api.get_opt(name)
+            .await
+            .map_err(|e| Error::api(format!("read deployment {name}"), &e))
+    }
+
+    /// The newest warning about a pod.
+    pub async fn last_warning(&self, namespace: &str, pod: &str) -> Result<Option<String>, Error> {
+        let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+        let params = ListParams::default()
+            .fields(&format!("involvedObject.name={pod},type=Warning"))
+            .limit(50);
+        let list = api.list(&params).await;
+        let mut events = list.map_err(|e| Error::api("list events", &e))?.items;
+        events.sort_by_key(|e| {
+            e.last_timestamp
+                .as_ref()
+                .map(|t| t.0)
+                .or_else(|| e.event_time.as_ref().map(|t| t.0))
+        });
+        Ok(events.pop().map(|e| {
+            format!(
+                "{}: {}",
+                e.reason.unwrap_or_default(),
+                e.message.unwrap_or_default()
+            )
+        }))
+    }
+}
+
+/// Whether a node says that it is ready.
+pub fn node_is_ready(node: &Node) -> bool {
+    node.status
+        .as_ref()
+        .and_then(|s| s.conditions.as_ref())
+        .is_some_and(|conditions| {
+            conditions
+                .iter()
+                .any(|c| c.type_ == "Ready" && c.status == "True")
+        })
+}
+
+/// A node's InternalIP.
+pub fn node_address(node: &Node) -> Option<String> {
+    node.status
+        .as_ref()?
+        .addresses
+        .as_ref()?
+        .iter()
+        .find(|a| a.type_ == "InternalIP")
+        .map(|a| a.address.clone())
+}
+
+/// Whether a pod says that it is ready.
+pub fn pod_is_ready(pod: &Pod) -> bool {
+    pod.status
+        .as_ref()
+        .and_then(|s| s.conditions.as_ref())
+        .is_some_and(|conditions| {
+            conditions
+                .iter()
+                .any(|c| c.type_ == "Ready" && c.status == "True")
+        })
+}
+
+/// Why a pod is not ready, in a few words: what kubectl shows in STATUS.
+pub fn pod_status(pod: &Pod) -> String {
+    let Some(status) = &pod.status else {
+        return "Unknown".to_owned();
+    };
+    if pod.metadata.deletion_timestamp.is_some() {
+        return "Terminating".to_owned();
+    }
+    let containers = status
+        .init_container_statuses
+        .iter()
+        .flatten()
+        .chain(status.container_statuses.iter().flatten());
+    let waiting = containers
+        .filter_map(|c| c.state.as_ref()?.waiting.as_ref()?.reason.clone())
+        .find(|reason| reason != "PodInitializing");
+    waiting
+        .or_else(|| status.reason.clone())
+        .or_else(|| status.phase.clone())
+        .unwrap_or_else(|| "Unknown".to_owned())
+}

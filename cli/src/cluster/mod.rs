@@ -1,0 +1,57 @@
+//! Makes an instance's files and says what its processes are: certificates, configuration,
+//! images and the node payload ([`prepare`]), the processes ([`processes`]), and what is done
+//! through the Kubernetes API ([`api`], [`hello`]).
+
+pub mod api;
+pub mod hello;
+pub mod prepare;
+pub mod processes;
+
+use std::path::PathBuf;
+
+/// What could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Certificates.
+    #[error(transparent)]
+    Pki(#[from] packaging::pki::Error),
+    /// A file.
+    #[error(transparent)]
+    File(#[from] packaging::files::Error),
+    /// A range in the settings.
+    #[error(transparent)]
+    Cidr(#[from] packaging::cidr::BadCidr),
+    /// An image.
+    #[error(transparent)]
+    Image(#[from] packaging::image::Error),
+    /// The payload.
+    #[error(transparent)]
+    Payload(#[from] packaging::payload::Error),
+    /// A file that is neither of the above.
+    #[error("{action} {path}: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The Kubernetes API. Worth a retry while the API server starts.
+    #[error("{action}: {reason}")]
+    Api {
+        /// What was tried.
+        action: String,
+        /// Why not.
+        reason: String,
+    },
+}
+
+impl Error {
+    fn api(action: impl Into<String>, error: &dyn std::error::Error) -> Self {
+        Self::Api {
+            action: action.into(),
+            reason: crate::error::chain(error),
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! Files of an instance: certificates, kubeconfigs, configuration, images, the node payload. All
+//! of it is safe to repeat, and only what changed is made again.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use packaging::control_plane::{ControlPlane, Process, ensure_encryption_config};
+use packaging::files::{PUBLIC, SECRET, make_dir, read_optional, write_atomic};
+use packaging::image::Image;
+use packaging::kubeconfig::{Kubeconfig, Source};
+use packaging::payload::{self, Contents};
+use packaging::pki::{Authority, Change, Name, Pki};
+use sha2::{Digest, Sha256};
+
+use super::Error;
+use crate::catalog::{Catalog, Own};
+use crate::instance::{Paths, Settings};
+use crate::upstream::COMPONENTS;
+
+/// The pause image, by the name that kubelet and containerd expect.
+pub const PAUSE_IMAGE: &str = "registry.k8s.io/pause:3.10.2";
+/// The example's image; `examples/hello/hello.yaml` names it.
+pub const HELLO_IMAGE: &str = "k8s.mesosphere.io/hello:v0.1.0";
+
+/// CoreDNS' image, by its upstream name.
+pub fn coredns_image() -> String {
+    format!("registry.k8s.io/coredns/coredns:{}", version("coredns"))
+}
+
+/// konnectivity's agent's image, by its upstream name.
+pub fn konnectivity_image() -> String {
+    format!(
+        "registry.k8s.io/kas-network-proxy/proxy-agent:{}",
+        version("proxy-agent")
+    )
+}
+
+/// The pinned version of an upstream component.
+fn version(component: &str) -> &'static str {
+    COMPONENTS
+        .iter()
+        .find(|c| c.name == component)
+        .and_then(|c| c.project.version())
+        .unwrap_or("v0.0.0")
+}
+
+/// The control plane of an instance.
+pub fn control_plane(paths: &Paths, settings: &Settings) -> Result<ControlPlane, Error> {
+    let (pod_cidr, service_cidr) = settings.cidrs()?;
+    Ok(ControlPlane {
+        cluster: settings.name.clone(),
+        pki: Pki::new(paths.pki()),
+        config_dir: paths.config(),
+        data_dir: paths.etcd(),
+        run_dir: paths.run().to_owned(),
+        advertise: settings.address,
+        ports: settings.ports,
+        pod_cidr,
+        service_cidr,
+        dns_domain: "cluster.local".to_owned(),
+    })
+}
+
+/// Certificates, the encryption key and kubeconfigs. Returns what was made or renewed.
+pub fn credentials(
+    paths: &Paths,
+    settings: &Settings,
+    control_plane: &ControlPlane,
+) -> Result<Vec<Change>, Error> {
+    let plan = control_plane.certificate_plan().certificates();
+    let changes = control_plane.pki.ensure(&plan, SystemTime::now().into())?;
+    ensure_encryption_config(&control_plane.encryption_config())?;
+    for (path, name, user) in [
+        (paths.super_kubeconfig(), Name::SuperAdmin, "super-admin"),
+        (paths.framework_kubeconfig(), Name::Framework, "framework"),
+    ] {
+        let content = control_plane.program_kubeconfig(name, user).render();
+        write_if_changed(&path, content.as_bytes(), SECRET)?;
+    }
+    user_kubeconfig(paths, settings, control_plane)?;
+    Ok(changes)
+}
+
+/// The caller's own kubeconfig: complete in itself, readable by nobody else.
+fn user_kubeconfig(
+    paths: &Paths,
+    settings: &Settings,
+    control_plane: &ControlPlane,
+) -> Result<(), Error> {
+    let pki = &control_plane.pki;
+    let inline = |path: PathBuf| -> Result<Source, Error> {
+        std::fs::read(&path)
+            .map(Source::Inline)
+            .map_err(|source| Error::Io {
+                action: "read",
+                path,
+                source,
+            })
+    };
+    let kubeconfig = Kubeconfig {
+        cluster: settings.name.clone(),
+        server: control_plane.local_server(),
+        authority: inline(pki.authority_certificate(Authority::Cluster))?,
+        user: "admin".to_owned(),
+        certificate: inline(pki.certificate(Name::Admin))?,
+        key: inline(pki.key(Name::Admin))?,
+    };
+    let path = paths.kubeconfig();
+    write_if_changed(&path, kubeconfig.render().as_bytes(), SECRET)?;
+    let (uid, gid) = settings.owner;
+    std::os::unix::fs::chown(&path, Some(uid), Some(gid)).map_err(|source| Error::Io {
+        action: "give to its owner",
+        path,
+        source,
+    })
+}
+
+/// Writes the files of processes and makes their directories.
+pub fn process_files(processes: &[Process]) -> Result<(), Error> {
+    for process in processes {
+        for dir in &process.directories {
+            // A directory that is there keeps its mode: others may have their sockets in it.
+            if !dir.is_dir() {
+                make_dir(dir, 0o700)?;
+            }
+        }
+        for file in &process.files {
+            write_if_changed(&file.path, file.content.as_bytes(), file.mode)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_if_changed(path: &Path, content: &[u8], mode: u32) -> Result<(), Error> {
+    if read_optional(path)?.as_deref() != Some(content) {
+        write_atomic(path, content, mode)?;
+    }
+    Ok(())
+}
+
+/// Where the payload is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Payload {
+    /// The archive, named by its digest.
+    pub path: PathBuf,
+    /// Whether it was there already.
+    pub kept: bool,
+}
+
+/// Images and the payload that holds them. Takes seconds when something changed, else nothing.
+pub fn payload(paths: &Paths, catalog: &Catalog) -> Result<Payload, Error> {
+    let dir = paths.artifacts();
+    let images: Vec<(String, PathBuf)> = images(catalog)
+        .into_iter()
+        .map(|(name, image)| {
+            let path = dir.join(&name);
+            ensure_image(&image, &path)?;
+            Ok((name, path))
+        })
+        .collect::<Result<_, Error>>()?;
+    let contents = Contents {
+        programs: catalog.upstream_dir().to_owned(),
+        components: components(),
+        images,
+        pause: PAUSE_IMAGE.to_owned(),
+        licenses: Some(catalog.upstream_dir().join("licenses")).filter(|d| d.is_dir()),
+    };
+    let fingerprint = contents.fingerprint()?;
+    let note = dir.join("payload.fingerprint");
+    if let Some(noted) = read_optional(&note)?
+        && let Some((noted, file)) = String::from_utf8_lossy(&noted).split_once(' ')
+        && noted == fingerprint
+        && dir.join(file).is_file()
+    {
+        return Ok(Payload {
+            path: dir.join(file),
+            kept: true,
+        });
+    }
+    let built = contents.write(&dir)?;
+    let name = format!("{}.tar", built.sha256);
+    write_atomic(&note, format!("{fingerprint} {name}").as_bytes(), PUBLIC)?;
+    remove_other_payloads(&dir, &name);
+    Ok(Payload {
+        path: built.path,
+        kept: false,
+    })
+}
+
+/// Payloads are large, and the agents keep copies of those that they use.
+fn remove_other_payloads(dir: &Path, keep: &str) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let digest = name.strip_suffix(".tar").unwrap_or_default();
+        let is_payload = digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit());
+        if (is_payload && name != keep) || name.ends_with(".tmp") {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// The images that every cluster needs, and the example's; the pause image first.
+fn images(catalog: &Catalog) -> Vec<(String, Image)> {
+    let source = "org.opencontainers.image.source";
+    let own = "https://github.com/mesosphere/kubernetes-mesos";
+    let image = |reference: &str, name: &str, program: PathBuf, from: &str| {
+        Image::of_program(reference, name, program)
+            .label("org.opencontainers.image.title", name)
+            .label("org.opencontainers.image.licenses", "Apache-2.0")
+            .label(source, from)
+    };
+    vec![
+        (
+            "pause.tar".to_owned(),
+            image(PAUSE_IMAGE, "pause", catalog.own(Own::Pause), own),
+        ),
+        (
+            "coredns.tar".to_owned(),
+            image(
+                &coredns_image(),
+                "coredns",
+                catalog.upstream("coredns"),
+                "https://github.com/coredns/coredns",
+            ),
+        ),
+        (
+            "konnectivity-agent.tar".to_owned(),
+            image(
+                &konnectivity_image(),
+                "proxy-agent",
+                catalog.upstream("proxy-agent"),
+                "https://github.com/kubernetes-sigs/apiserver-network-proxy",
+            ),
+        ),
+        (
+            "hello.tar".to_owned(),
+            image(HELLO_IMAGE, "hello", catalog.own(Own::Hello), own),
+        ),
+    ]
+}
+
+/// Writes an image archive unless it is there and made of the same files.
+fn ensure_image(image: &Image, path: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::MetadataExt;
+    let mut hash = Sha256::new();
+    hash.update(format!("{image:?}"));
+    for file in &image.files {
+        if let packaging::image::Content::File(source) = &file.content {
+            let m = std::fs::metadata(source).map_err(|e| Error::Io {
+                action: "read",
+                path: source.clone(),
+                source: e,
+            })?;
+            hash.update(format!("{} {} {}", m.len(), m.mtime(), m.mtime_nsec()));
+        }
+    }
+    let fingerprint: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+    let note = path.with_extension("fingerprint");
+    if path.is_file() && read_optional(&note)?.as_deref() == Some(fingerprint.as_bytes()) {
+        return Ok(());
+    }
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    let io = |action| {
+        let path = temporary.clone();
+        move |source| Error::Io {
+            action,
+            path,
+            source,
+        }
+    };
+    let file = File::create(&temporary).map_err(io("write"))?;
+    let written = image.write(BufWriter::with_capacity(1 << 20, &file));
+    if let Err(error) = written {
+        let _ = std::fs::remove_file(&temporary);
+        return Err(error.into());
+    }
+    file.sync_all().map_err(io("write"))?;
+    std::fs::rename(&temporary, path).map_err(io("rename"))?;
+    write_atomic(&note, fingerprint.as_bytes(), PUBLIC)?;
+    Ok(())
+}
+
+fn components() -> BTreeMap<String, String> {
+    payload::PROGRAMS
+        .into_iter()
+        .map(|name| (name.to_owned(), version(name).to_owned()))
+        .filter(|(_, version)| version != "v0.0.0")
+        .collect()
+}

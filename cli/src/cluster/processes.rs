@@ -1,0 +1,197 @@
+//! The processes of an instance: control plane, Mesos, framework.
+
+use std::path::{Path, PathBuf};
+
+use packaging::control_plane::{ControlPlane, Process, Readiness};
+use packaging::pki::{Authority, Name};
+
+use crate::catalog::{Catalog, Own};
+use crate::instance::{Mesos, Paths, Settings};
+use crate::supervise::ProcessSpec;
+
+/// Name of the Mesos master's process.
+pub const MASTER: &str = "mesos-master";
+/// Name of the framework's process.
+pub const FRAMEWORK: &str = "framework";
+
+/// Name of an agent's process.
+pub fn agent_name(number: u32) -> String {
+    format!("mesos-agent-{number}")
+}
+
+/// The control plane's processes.
+pub fn control_plane(control_plane: &ControlPlane, catalog: &Catalog) -> Vec<ProcessSpec> {
+    control_plane
+        .processes()
+        .into_iter()
+        .map(|p| {
+            // Certificates and configuration are read at start: a changed one is a restart.
+            let mut inputs: Vec<PathBuf> = p.files.iter().map(|f| f.path.clone()).collect();
+            inputs.extend(files_in_arguments(&p));
+            spec(p, catalog).seal(&inputs)
+        })
+        .collect()
+}
+
+/// Files that a process names in its arguments.
+fn files_in_arguments(process: &Process) -> impl Iterator<Item = PathBuf> + '_ {
+    process.args.iter().filter_map(|arg| {
+        let (_, value) = arg.split_once('=')?;
+        let path = Path::new(value);
+        (path.is_absolute() && path.is_file()).then(|| path.to_owned())
+    })
+}
+
+fn spec(process: Process, catalog: &Catalog) -> ProcessSpec {
+    ProcessSpec {
+        name: process.name,
+        program: catalog.upstream(&process.program),
+        args: process.args,
+        env: process.env,
+        readiness: process.readiness,
+        after: process.after,
+        stop_seconds: process.stop_seconds,
+        fingerprint: String::new(),
+    }
+}
+
+/// Mesos' processes, none for a Mesos that exists.
+pub fn mesos(paths: &Paths, settings: &Settings, program: &Path) -> Vec<ProcessSpec> {
+    let Mesos::Own {
+        agents,
+        master_port,
+        agent_port,
+        resources,
+    } = &settings.mesos
+    else {
+        return Vec::new();
+    };
+    let address = settings.address;
+    let process = |name: String, args: Vec<String>, port: u16, after: Vec<String>| {
+        ProcessSpec {
+            name,
+            program: program.to_owned(),
+            args,
+            env: Vec::new(),
+            readiness: Readiness::Http {
+                address: (address, port).into(),
+                path: "/health".to_owned(),
+            },
+            after,
+            stop_seconds: 10,
+            fingerprint: String::new(),
+        }
+        .seal(&[])
+    };
+    let word = |w: &str| w.to_owned();
+    let mut processes = vec![process(
+        MASTER.to_owned(),
+        vec![
+            word("dev"),
+            word("mesos"),
+            word("master"),
+            format!("--listen={address}:{master_port}"),
+            format!("--work-dir={}", paths.mesos().join("master").display()),
+        ],
+        *master_port,
+        Vec::new(),
+    )];
+    for number in 0..*agents {
+        let port = agent_port.saturating_add(u16::try_from(number).unwrap_or(u16::MAX));
+        let mut args = vec![
+            word("dev"),
+            word("mesos"),
+            word("agent"),
+            format!("--master={address}:{master_port}"),
+            format!("--listen={address}:{port}"),
+            format!("--hostname={address}"),
+            format!(
+                "--work-dir={}",
+                paths.mesos().join(format!("agent-{number}")).display()
+            ),
+            format!("--cgroups-root={}", paths.cgroups_root()),
+        ];
+        if let Some(resources) = resources {
+            args.push(format!("--resources={resources}"));
+        }
+        processes.push(process(
+            agent_name(number),
+            args,
+            port,
+            vec![MASTER.to_owned()],
+        ));
+    }
+    processes
+}
+
+/// The framework's process.
+pub fn framework(
+    paths: &Paths,
+    settings: &Settings,
+    control_plane: &ControlPlane,
+    catalog: &Catalog,
+    payload: &Path,
+) -> ProcessSpec {
+    let mut args = vec![
+        format!("--mesos-master={}", master_address(settings)),
+        format!("--framework-name={}", settings.name),
+        format!("--kubeconfig={}", paths.framework_kubeconfig().display()),
+        format!("--api-server={}:{}", settings.address, settings.ports.api),
+        format!("--executor-uri={}", catalog.own(Own::Executor).display()),
+        format!("--payload={}", payload.display()),
+        format!("--listen=0.0.0.0:{}", settings.framework_port),
+        format!(
+            "--advertise={}:{}",
+            settings.address, settings.framework_port
+        ),
+        format!("--cluster-cidr={}", settings.pod_cidr),
+        format!("--service-cidr={}", settings.service_cidr),
+        format!("--dns-ip={}", control_plane.dns_address()),
+        format!("--dns-domain={}", control_plane.dns_domain),
+    ];
+    if shares_host_network(settings) {
+        // Below the instance's own directories, where `down` finds everything.
+        args.extend([
+            format!("--executor-arg=--data-dir={}", paths.node_data().display()),
+            format!("--executor-arg=--run-dir={}", paths.node_run().display()),
+        ]);
+    }
+    let mut after = vec!["kube-apiserver".to_owned()];
+    if matches!(settings.mesos, Mesos::Own { .. }) {
+        after.push(MASTER.to_owned());
+    }
+    let pki = &control_plane.pki;
+    ProcessSpec {
+        name: FRAMEWORK.to_owned(),
+        program: catalog.own(Own::Framework),
+        args,
+        env: Vec::new(),
+        readiness: Readiness::Http {
+            address: ([127, 0, 0, 1], settings.framework_port).into(),
+            path: "/healthz".to_owned(),
+        },
+        after,
+        stop_seconds: 10,
+        fingerprint: String::new(),
+    }
+    .seal(&[
+        paths.framework_kubeconfig(),
+        pki.certificate(Name::Framework),
+        pki.authority_certificate(Authority::Cluster),
+        // Only its size and time would do, but it is small.
+        catalog.own(Own::Executor),
+    ])
+}
+
+/// How the framework finds the Mesos master.
+pub fn master_address(settings: &Settings) -> String {
+    match &settings.mesos {
+        Mesos::Own { master_port, .. } => format!("{}:{master_port}", settings.address),
+        Mesos::Existing { url } => url.clone(),
+    }
+}
+
+/// Whether a node lives in the machine's own network and mount namespace.
+pub fn shares_host_network(settings: &Settings) -> bool {
+    matches!(settings.mesos, Mesos::Own { agents: 1, .. })
+}

@@ -1,0 +1,216 @@
+//! `k8sm status`.
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::{print, runtime, table};
+use crate::args::Format;
+use crate::cluster::api::{Cluster, node_address, node_is_ready};
+use crate::cluster::processes;
+use crate::error::{Error, ExitCode as Code};
+use crate::instance::{Paths, Settings};
+use crate::supervise::{Report, Stage, Supervisor};
+
+/// A node, as far as status shows it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+struct NodeLine {
+    name: String,
+    ready: bool,
+    address: Option<String>,
+    version: Option<String>,
+}
+
+/// Shows what runs. The exit code is 0 when every process is ready, else that of "not up".
+pub fn run(paths: &Paths, format: Format) -> Result<ExitCode, Error> {
+    let settings = super::settings(paths)?;
+    let supervisor = Supervisor::new(paths);
+    let process = supervisor.process();
+    let reports = match &process {
+        Some(_) => supervisor.status().map(|s| s.processes).unwrap_or_default(),
+        None => Vec::new(),
+    };
+    let all_ready = !reports.is_empty() && reports.iter().all(|r| r.stage == Stage::Ready);
+    let nodes = nodes(paths, &reports);
+    let text = match format {
+        Format::Text => text(paths, &settings, process.map(|p| p.pid), &reports, &nodes),
+        Format::Json => {
+            let (nodes, error) = match &nodes {
+                Ok(nodes) => (json!(nodes), None),
+                Err(error) => (json!([]), Some(error.clone())),
+            };
+            let value = json!({
+                "stateDir": paths.state(),
+                "supervisor": process.map(|p| p.pid),
+                "ready": all_ready,
+                "processes": reports,
+                "nodes": nodes,
+                "nodesError": error,
+                "kubeconfig": paths.kubeconfig(),
+                "mesosMaster": processes::master_address(&settings),
+            });
+            format!("{value:#}\n")
+        }
+    };
+    print(&text)?;
+    Ok(if all_ready {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(Code::NotUp as u8)
+    })
+}
+
+fn nodes(paths: &Paths, reports: &[Report]) -> Result<Vec<NodeLine>, String> {
+    let api_ready = reports
+        .iter()
+        .any(|r| r.name == "kube-apiserver" && r.stage == Stage::Ready);
+    if !api_ready {
+        return Err("the API server is not ready".to_owned());
+    }
+    let list = async {
+        let cluster = Cluster::connect(&paths.kubeconfig()).await?;
+        cluster.nodes().await
+    };
+    let nodes = runtime()
+        .map_err(|e| e.to_string())?
+        .block_on(list)
+        .map_err(|e| e.to_string())?;
+    Ok(nodes
+        .into_iter()
+        .map(|node| NodeLine {
+            ready: node_is_ready(&node),
+            address: node_address(&node),
+            version: node
+                .status
+                .as_ref()
+                .and_then(|s| s.node_info.as_ref())
+                .map(|i| i.kubelet_version.clone()),
+            name: node.metadata.name.unwrap_or_default(),
+        })
+        .collect())
+}
+
+fn text(
+    paths: &Paths,
+    settings: &Settings,
+    supervisor: Option<u32>,
+    reports: &[Report],
+    nodes: &Result<Vec<NodeLine>, String>,
+) -> String {
+    let mut text = match supervisor {
+        Some(pid) => format!("cluster {} (supervisor: pid {pid})\n\n", settings.name),
+        None => format!(
+            "cluster {} is stopped; `sudo k8sm start` starts it\n\n",
+            settings.name
+        ),
+    };
+    let rows: Vec<Vec<String>> = reports
+        .iter()
+        .map(|r| {
+            vec![
+                r.name.clone(),
+                stage(&r.stage).to_owned(),
+                r.pid.map(|p| p.to_string()).unwrap_or_default(),
+                r.restarts.to_string(),
+                r.last_error.clone().unwrap_or_default(),
+            ]
+        })
+        .collect();
+    if !rows.is_empty() {
+        text.push_str(&table(
+            &["PROCESS", "STATE", "PID", "RESTARTS", "LAST PROBLEM"],
+            &rows,
+        ));
+        text.push('\n');
+    }
+    match nodes {
+        Ok(nodes) if nodes.is_empty() => {
+            text.push_str("no nodes: they come with the first pods that want them\n");
+        }
+        Ok(nodes) => {
+            let rows: Vec<Vec<String>> = nodes
+                .iter()
+                .map(|n| {
+                    let state = if n.ready { "ready" } else { "not ready" };
+                    vec![
+                        n.name.clone(),
+                        state.to_owned(),
+                        n.address.clone().unwrap_or_default(),
+                        n.version.clone().unwrap_or_default(),
+                    ]
+                })
+                .collect();
+            text.push_str(&table(&["NODE", "STATE", "ADDRESS", "KUBELET"], &rows));
+        }
+        Err(error) if supervisor.is_some() => text.push_str(&format!("nodes: {error}\n")),
+        Err(_) => {}
+    }
+    text.push_str(&format!(
+        "\nkubeconfig    {}\nMesos master  {}\nlogs          {}\n",
+        paths.kubeconfig().display(),
+        processes::master_address(settings),
+        paths.logs().display(),
+    ));
+    text
+}
+
+fn stage(stage: &Stage) -> &'static str {
+    match stage {
+        Stage::Waiting => "waiting",
+        Stage::BackOff => "back-off",
+        Stage::Starting => "starting",
+        Stage::Ready => "ready",
+        Stage::Unhealthy => "unhealthy",
+        Stage::Stopping => "stopping",
+        Stage::Stopped => "stopped",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::instance::{Mesos, PortChooser};
+
+    #[test]
+    fn status_shows_processes_nodes_and_where_things_are() {
+        let paths = Paths::new(std::path::Path::new("/state")).unwrap();
+        let settings = Settings {
+            version: 1,
+            id: "id".to_owned(),
+            name: "kubernetes".to_owned(),
+            address: "192.0.2.7".parse().unwrap(),
+            ports: PortChooser::default().control_plane(6443).unwrap(),
+            framework_port: 1,
+            mesos: Mesos::Existing {
+                url: "zk://a/mesos".to_owned(),
+            },
+            pod_cidr: "10.244.0.0/16".to_owned(),
+            service_cidr: "10.96.0.0/16".to_owned(),
+            programs: "/bin".into(),
+            upstream: "/bin".into(),
+            owner: (0, 0),
+        };
+        let report = |name: &str, stage, pid, error: Option<&str>| Report {
+            name: name.to_owned(),
+            stage,
+            pid,
+            restarts: 1,
+            last_error: error.map(str::to_owned),
+        };
+        let reports = [
+            report("etcd", Stage::Ready, Some(12), None),
+            report("framework", Stage::BackOff, None, Some("exit status: 1")),
+        ];
+        let nodes = vec![NodeLine {
+            name: "node-1".to_owned(),
+            ready: true,
+            address: Some("192.0.2.7".to_owned()),
+            version: Some("v1.37.1".to_owned()),
+        }];
+        insta::assert_snapshot!(format!(
+            "{}=====\n{}",
+            text(&paths, &settings, Some(11), &reports, &Ok(nodes)),
+            text(&paths, &settings, None, &[], &Err(String::new())),
+        ));
+    }
+}

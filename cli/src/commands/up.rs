@@ -1,0 +1,544 @@
+//! `k8sm up` and `k8sm start`: from a machine to a cluster that serves a page.
+//!
+//! Every step is safe to repeat and to be killed in: files are written whole, the supervisor is a
+//! process of its own, objects are applied server-side. So the way to go on after Ctrl-C, a crash
+//! or a time-out is the same command again.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use packaging::addons::{Addons, coredns};
+use packaging::control_plane::ControlPlane;
+
+use super::{runtime, settings as existing_settings};
+use crate::args::{Start, Up};
+use crate::catalog::{self, Catalog};
+use crate::cluster::api::Cluster;
+use crate::cluster::prepare::{self, Payload};
+use crate::cluster::{hello, processes};
+use crate::error::Error;
+use crate::instance::{self, Lock, Mesos, Paths, PortChooser, Settings};
+use crate::preflight::{self, Facts, facts};
+use crate::progress::{Progress, Step};
+use crate::supervise::{Report, Spec, Stage, Supervisor};
+use crate::upstream;
+
+/// The framework's preferred HTTP port.
+const FRAMEWORK_PORT: u16 = 10640;
+/// Mesos agents' default port.
+const AGENT_PORT: u16 = 5051;
+
+/// `k8sm up`.
+pub fn run(paths: &Paths, args: &Up) -> Result<(), Error> {
+    preflight::check_root(nix::unistd::geteuid().as_raw(), "k8sm up")?;
+    watch_for_interrupt();
+    let progress = Progress::new(args.quiet);
+    let previous = Settings::read(paths)?;
+    refuse_foreign_directory(paths, previous.as_ref())?;
+    let settings = choose(paths, args, previous.as_ref(), &progress)?;
+    let deadline = Instant::now() + Duration::from_secs(args.timeout);
+    bring_up(paths, &settings, !args.no_hello, deadline, &progress)
+}
+
+/// `k8sm start`.
+pub fn start(paths: &Paths, args: &Start) -> Result<(), Error> {
+    preflight::check_root(nix::unistd::geteuid().as_raw(), "k8sm start")?;
+    watch_for_interrupt();
+    let progress = Progress::new(false);
+    let settings = existing_settings(paths)?;
+    check_machine(paths, &settings, true, &progress)?;
+    let deadline = Instant::now() + Duration::from_secs(args.timeout);
+    bring_up(paths, &settings, false, deadline, &progress)
+}
+
+/// Ends this program at Ctrl-C with a word about how to go on. What was started goes on.
+fn watch_for_interrupt() {
+    let wait = || -> std::io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(tokio::signal::ctrl_c())
+    };
+    std::thread::spawn(move || {
+        if wait().is_ok() {
+            let error = Error::Interrupted;
+            eprintln!("\nk8sm: {error}");
+            std::process::exit(i32::from(error.exit_code()));
+        }
+    });
+}
+
+/// A directory with something else in it is not ours to fill, nor to remove later.
+fn refuse_foreign_directory(paths: &Paths, previous: Option<&Settings>) -> Result<(), Error> {
+    // Names that an `up` makes before its settings: what a killed one leaves.
+    const OWN: [&str; 2] = ["lock", "instance.json"];
+    let occupied = std::fs::read_dir(paths.state()).is_ok_and(|entries| {
+        entries
+            .flatten()
+            .any(|e| !OWN.iter().any(|own| e.file_name() == *own))
+    });
+    if previous.is_none() && occupied {
+        return Err(instance::Error::Foreign {
+            path: paths.state().to_owned(),
+        }
+        .into());
+    }
+    Ok(())
+}
+
+/// Settings for this run: those that the instance has, with what the arguments change, or new
+/// ones.
+fn choose(
+    paths: &Paths,
+    args: &Up,
+    previous: Option<&Settings>,
+    progress: &Progress,
+) -> Result<Settings, Error> {
+    let upstream = match &args.upstream_dir {
+        Some(dir) => dir.clone(),
+        None => {
+            let wanted = upstream::build::select(upstream::Set::Cluster, &[])?;
+            upstream::build(&upstream::Cache::new(None), &wanted)?.bin
+        }
+    };
+    let programs = match &args.programs_dir {
+        Some(dir) => dir.clone(),
+        None => catalog::own_dir()?,
+    };
+    let absolute = |path: &Path| {
+        std::path::absolute(path).map_err(Error::io(format!("find {}", path.display())))
+    };
+    let (upstream, programs) = (absolute(&upstream)?, absolute(&programs)?);
+    let address = args.address.or_else(facts::own_address);
+    let mut settings = match previous {
+        Some(previous) => previous.clone(),
+        None => fresh(args)?,
+    };
+    settings.programs = programs;
+    settings.upstream = upstream;
+    settings.mesos = mesos(args, previous)?;
+    if let Some(address) = address {
+        settings.address = address;
+    }
+    if previous.is_none() {
+        check_ranges(&settings)?;
+    }
+    let mut checked = settings.clone();
+    if address.is_none() {
+        checked.address = std::net::Ipv4Addr::LOCALHOST.into();
+    }
+    check_machine(paths, &checked, previous.is_some(), progress)?;
+    Ok(settings)
+}
+
+/// Settings of an instance that does not exist yet.
+fn fresh(args: &Up) -> Result<Settings, Error> {
+    let mut chooser = PortChooser::default();
+    // Where the user named one it is taken or refused, never replaced.
+    let mut chosen = |port: u16, near: u16, what| -> Result<u16, Error> {
+        if port == 0 {
+            return Ok(chooser.near(near, what)?);
+        }
+        chooser.reserve(port);
+        Ok(port)
+    };
+    let api = chosen(args.api_port, instance::DEFAULT_API_PORT, "the API server")?;
+    let ports = chooser.control_plane(api)?;
+    let framework_port = chooser.near(FRAMEWORK_PORT, "the framework")?;
+    let variable = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<u32>().ok())
+    };
+    Ok(Settings {
+        version: Settings::current_version(),
+        id: uuid::Uuid::new_v4().to_string(),
+        name: args.name.clone(),
+        address: std::net::Ipv4Addr::LOCALHOST.into(),
+        ports,
+        framework_port,
+        mesos: Mesos::Existing { url: String::new() },
+        pod_cidr: args.pod_cidr.clone(),
+        service_cidr: args.service_cidr.clone(),
+        programs: Default::default(),
+        upstream: Default::default(),
+        // Whoever called sudo.
+        owner: (
+            variable("SUDO_UID").unwrap_or(0),
+            variable("SUDO_GID").unwrap_or(0),
+        ),
+    })
+}
+
+/// Which Mesos: as the arguments say, else as the instance has it.
+fn mesos(args: &Up, previous: Option<&Settings>) -> Result<Mesos, Error> {
+    let had = previous.map(|p| &p.mesos);
+    if let Some(url) = &args.mesos {
+        if matches!(had, Some(Mesos::Own { .. })) {
+            return Err(Error::Usage(
+                "this cluster has a Mesos of its own, and its nodes live there: `k8sm down` first"
+                    .to_owned(),
+            ));
+        }
+        return Ok(Mesos::Existing { url: url.clone() });
+    }
+    match had {
+        Some(Mesos::Existing { url }) => {
+            if args.agents.is_some() {
+                return Err(Error::Usage(format!(
+                    "this cluster uses the Mesos at {url}, which has agents of its own: `k8sm down` first"
+                )));
+            }
+            Ok(Mesos::Existing { url: url.clone() })
+        }
+        Some(Mesos::Own {
+            agents,
+            master_port,
+            agent_port,
+            resources,
+        }) => {
+            let wanted = args.agents.unwrap_or(*agents);
+            if (wanted == 1) != (*agents == 1) {
+                return Err(Error::Usage(format!(
+                    "this cluster has {agents} agent(s); one shares the machine's network and several do not, so changing to {wanted} needs `k8sm down` first"
+                )));
+            }
+            if wanted < *agents {
+                return Err(Error::Usage(format!(
+                    "this cluster has {agents} agents; taking some away needs `k8sm down` first"
+                )));
+            }
+            Ok(Mesos::Own {
+                agents: wanted,
+                master_port: *master_port,
+                agent_port: *agent_port,
+                resources: args.resources.clone().or_else(|| resources.clone()),
+            })
+        }
+        None => {
+            let mut chooser = PortChooser::default();
+            let master_port = match args.mesos_port {
+                0 => chooser.near(instance::DEFAULT_MESOS_PORT, "the Mesos master")?,
+                port => {
+                    chooser.reserve(port);
+                    port
+                }
+            };
+            Ok(Mesos::Own {
+                agents: args.agents.unwrap_or(1),
+                master_port,
+                agent_port: chooser.near(AGENT_PORT, "the Mesos agent")?,
+                resources: args.resources.clone(),
+            })
+        }
+    }
+}
+
+fn check_ranges(settings: &Settings) -> Result<(), Error> {
+    let usage = |text: String| Error::Usage(text);
+    let (pods, services) = settings.cidrs().map_err(|e| usage(e.to_string()))?;
+    if pods.overlaps(services) {
+        return Err(usage(format!(
+            "the ranges of pods, {pods}, and of services, {services}, overlap"
+        )));
+    }
+    // Each node gets 256 addresses; the service range holds the DNS service's tenth address.
+    if pods.prefix() > 24 || services.prefix() > 28 {
+        return Err(usage(format!(
+            "the ranges are too small: {pods} must hold a /24 per node, {services} at least 16 addresses"
+        )));
+    }
+    Ok(())
+}
+
+fn check_machine(
+    paths: &Paths,
+    settings: &Settings,
+    exists: bool,
+    progress: &Progress,
+) -> Result<(), Error> {
+    let running = Supervisor::new(paths).process().is_some();
+    let mut ports = Vec::new();
+    if !running {
+        ports.push((settings.ports.api, "the API server", "--api-port"));
+        if let Mesos::Own { master_port, .. } = settings.mesos {
+            ports.push((master_port, "the Mesos master", "--mesos-port"));
+        }
+    }
+    let address = Some(settings.address).filter(|a| !a.is_loopback());
+    let facts = Facts::gather(&facts::Wanted {
+        paths,
+        ports,
+        host_network: processes::shares_host_network(settings),
+        address,
+        exists,
+    });
+    let (fatal, warnings): (Vec<_>, Vec<_>) =
+        preflight::judge(&facts).into_iter().partition(|f| f.fatal);
+    for warning in warnings {
+        progress.note(&warning.to_string());
+    }
+    if fatal.is_empty() {
+        Ok(())
+    } else {
+        Err(preflight::Unfit(fatal).into())
+    }
+}
+
+/// From settings to a running cluster.
+fn bring_up(
+    paths: &Paths,
+    settings: &Settings,
+    with_hello: bool,
+    deadline: Instant,
+    progress: &Progress,
+) -> Result<(), Error> {
+    let catalog = Catalog::new(Some(&settings.programs), &settings.upstream)?;
+    paths.create()?;
+    let _lock = Lock::command(paths)?;
+    settings.write(paths)?;
+    note_host_network(paths, settings)?;
+    let control_plane = prepare::control_plane(paths, settings)?;
+
+    let step = progress.step("certificates and configuration");
+    let changes = prepare::credentials(paths, settings, &control_plane)?;
+    prepare::process_files(&control_plane.processes())?;
+    step.done(&match changes.len() {
+        0 => "kept".to_owned(),
+        n => format!("{n} made"),
+    });
+
+    let supervisor = Supervisor::new(paths);
+    let before = Spec::read(&paths.spec()).ok().flatten().unwrap_or_default();
+    let mut spec = Spec {
+        generation: before.generation + 1,
+        processes: processes::control_plane(&control_plane, &catalog),
+    };
+    let program = std::env::current_exe().map_err(Error::io("find this program"))?;
+    spec.processes
+        .extend(processes::mesos(paths, settings, &program));
+    // The framework needs the payload and its rights. One that runs already stays until both are
+    // known to be there.
+    let framework = |p: &&crate::supervise::ProcessSpec| p.name == processes::FRAMEWORK;
+    spec.processes
+        .extend(before.processes.iter().find(framework).cloned());
+    supervisor.apply(&spec)?;
+
+    // While the control plane starts.
+    let (built, api_ready) = std::thread::scope(|scope| {
+        let building = scope.spawn(|| prepare::payload(paths, &catalog));
+        let waited = wait_ready(
+            &supervisor,
+            spec.generation,
+            "kube-apiserver",
+            "control plane",
+            deadline,
+            progress,
+        );
+        (building.join(), waited)
+    });
+    api_ready?;
+    let built: Payload = match built {
+        Ok(built) => built?,
+        Err(panic) => std::panic::resume_unwind(panic),
+    };
+    if !built.kept {
+        progress.note("images and the nodes' payload were packed meanwhile");
+    }
+
+    let runtime = runtime()?;
+    let mut cluster = runtime.block_on(Cluster::connect(&paths.super_kubeconfig()))?;
+    let step = progress.step("access rights, cluster DNS, konnectivity");
+    let manifests = addons(settings, &control_plane).manifests();
+    runtime.block_on(cluster.apply(&manifests, deadline))?;
+    step.done("");
+
+    let framework = processes::framework(paths, settings, &control_plane, &catalog, &built.path);
+    spec.processes.retain(|p| p.name != processes::FRAMEWORK);
+    spec.processes.push(framework);
+    spec.generation += 1;
+    supervisor.apply(&spec)?;
+    for process in &spec.processes {
+        if process.name == processes::MASTER || process.name.starts_with("mesos-agent") {
+            wait_ready(
+                &supervisor,
+                spec.generation,
+                &process.name,
+                &process.name,
+                deadline,
+                progress,
+            )?;
+        }
+    }
+    for name in ["kube-controller-manager", processes::FRAMEWORK] {
+        wait_ready(&supervisor, spec.generation, name, name, deadline, progress)?;
+    }
+
+    let mut page = None;
+    if with_hello {
+        page = Some(runtime.block_on(deploy_hello(&mut cluster, deadline, progress))?);
+    }
+    report(paths, settings, page, progress);
+    Ok(())
+}
+
+/// Lets other instances see that this machine's network is in use.
+fn note_host_network(paths: &Paths, settings: &Settings) -> Result<(), Error> {
+    let marker = paths.run().join(facts::HOST_NETWORK);
+    if processes::shares_host_network(settings) {
+        packaging::files::write_atomic(
+            &marker,
+            paths.state().as_os_str().as_encoded_bytes(),
+            packaging::files::PUBLIC,
+        )
+        .map_err(instance::Error::from)?;
+    }
+    Ok(())
+}
+
+fn addons(settings: &Settings, control_plane: &ControlPlane) -> Addons {
+    Addons {
+        dns_address: control_plane.dns_address(),
+        dns_domain: control_plane.dns_domain.clone(),
+        dns_upstream: dns_upstream(),
+        coredns_image: prepare::coredns_image(),
+        konnectivity_image: prepare::konnectivity_image(),
+        konnectivity_host: settings.address,
+        konnectivity_port: settings.ports.konnectivity_agent,
+    }
+}
+
+/// Names outside the cluster are asked of the nodes' name servers, when there are any: CoreDNS
+/// does not start without.
+fn dns_upstream() -> coredns::Upstream {
+    let has_server = std::fs::read_to_string("/etc/resolv.conf").is_ok_and(|text| {
+        text.lines()
+            .any(|l| l.split_whitespace().next() == Some("nameserver"))
+    });
+    if has_server {
+        coredns::Upstream::NodeResolvConf
+    } else {
+        coredns::Upstream::None
+    }
+}
+
+fn wait_ready(
+    supervisor: &Supervisor<'_>,
+    generation: u64,
+    name: &str,
+    shown: &str,
+    deadline: Instant,
+    progress: &Progress,
+) -> Result<(), Error> {
+    let begun = Instant::now();
+    let mut step = progress.step(shown);
+    let mut last = None;
+    let ready = supervisor.wait_ready(generation, name, deadline, |report| {
+        step.detail(&describe(report));
+        last = report.cloned();
+    });
+    finish(step, ready, || {
+        let log = last.map(|r| describe(Some(&r))).unwrap_or_default();
+        Error::Timeout {
+            what: name.to_owned(),
+            waited: begun.elapsed(),
+            detail: format!(": {log}; `k8sm logs {name}` shows its log"),
+        }
+    })
+}
+
+fn finish(
+    step: Step,
+    ready: Result<bool, crate::supervise::client::Error>,
+    timeout: impl FnOnce() -> Error,
+) -> Result<(), Error> {
+    match ready {
+        Ok(true) => {
+            step.done("");
+            Ok(())
+        }
+        Ok(false) => {
+            step.failed();
+            Err(timeout())
+        }
+        Err(error) => {
+            step.failed();
+            Err(error.into())
+        }
+    }
+}
+
+fn describe(report: Option<&Report>) -> String {
+    let Some(report) = report else {
+        return "waiting for the supervisor".to_owned();
+    };
+    let stage = match report.stage {
+        Stage::Waiting => "waits for others",
+        Stage::BackOff => "failed, starts again soon",
+        Stage::Starting => "starting",
+        Stage::Ready => "ready",
+        Stage::Unhealthy => "does not answer",
+        Stage::Stopping => "stopping",
+        Stage::Stopped => "stopped",
+    };
+    match &report.last_error {
+        Some(error) => format!("{stage} ({error})"),
+        None => stage.to_owned(),
+    }
+}
+
+async fn deploy_hello(
+    cluster: &mut Cluster,
+    deadline: Instant,
+    progress: &Progress,
+) -> Result<(String, String), Error> {
+    let begun = Instant::now();
+    let mut step = progress.step("hello, the example");
+    cluster.apply(&hello::objects()?, deadline).await?;
+    match hello::wait(cluster, deadline, |why| step.detail(why)).await? {
+        Ok((url, text)) => {
+            step.done("");
+            Ok((url, text))
+        }
+        Err(why) => {
+            step.failed();
+            Err(Error::Timeout {
+                what: "the example".to_owned(),
+                waited: begun.elapsed(),
+                detail: format!(
+                    ": {why}; `k8sm status`, `k8sm ps` and `k8sm logs framework` tell more"
+                ),
+            })
+        }
+    }
+}
+
+fn report(paths: &Paths, settings: &Settings, page: Option<(String, String)>, progress: &Progress) {
+    let flag = if paths.state() == Path::new(instance::DEFAULT_STATE_DIR) {
+        String::new()
+    } else {
+        format!(" --state-dir {}", paths.state().display())
+    };
+    let elapsed = crate::progress::seconds(progress.elapsed());
+    progress.note("");
+    progress.note(&format!("The cluster is up after {elapsed}."));
+    if let Some((url, text)) = page {
+        progress.note(&format!("{url} says: {text}"));
+    }
+    progress.note("");
+    progress.note("Try next:");
+    for line in [
+        format!("export KUBECONFIG={}", paths.kubeconfig().display()),
+        format!("k8sm{flag} kubectl get pods -A -o wide"),
+        format!("sudo k8sm{flag} ps"),
+        "curl the page again and again: another pod answers".to_owned(),
+        format!("k8sm{flag} kubectl scale deployment hello --replicas 10"),
+        format!(
+            "the Mesos master: http://{}/state",
+            processes::master_address(settings)
+        ),
+        format!("sudo k8sm{flag} down"),
+    ] {
+        progress.note(&format!("  {line}"));
+    }
+}

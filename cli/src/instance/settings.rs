@@ -1,0 +1,221 @@
+//! What was chosen for an instance: made at its first `up`, kept for its life.
+
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+
+use packaging::cidr::Cidr;
+use packaging::control_plane::Ports;
+use packaging::files::{PUBLIC, read_optional, write_atomic};
+use serde::{Deserialize, Serialize};
+
+use super::{Error, Paths};
+
+/// The API server's default port, as everywhere.
+pub const DEFAULT_API_PORT: u16 = 6443;
+/// The Mesos master's default port, as everywhere.
+pub const DEFAULT_MESOS_PORT: u16 = 5050;
+/// The settings file's version.
+const VERSION: u32 = 1;
+/// How many ports after the preferred one are tried.
+const PORT_TRIES: u16 = 200;
+
+/// Which Mesos the cluster runs on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mesos {
+    /// A devcluster of this instance.
+    Own {
+        /// How many agents. One shares the machine's network; more have a namespace each.
+        agents: u32,
+        /// Port of the master.
+        master_port: u16,
+        /// Port of the first agent; each further one has the next in its own namespace.
+        agent_port: u16,
+        /// What each agent offers; none for what the machine has.
+        resources: Option<String>,
+    },
+    /// A Mesos that exists: `zk://...`, `http://...` or `host:port`.
+    Existing {
+        /// Its address.
+        url: String,
+    },
+}
+
+/// The settings of an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Version of this file.
+    pub version: u32,
+    /// Names the instance in the environment of its processes.
+    pub id: String,
+    /// Name of the cluster and of the framework.
+    pub name: String,
+    /// Address at which nodes reach the control plane.
+    pub address: IpAddr,
+    /// Ports of the control plane.
+    pub ports: Ports,
+    /// The framework's HTTP port.
+    pub framework_port: u16,
+    /// Which Mesos.
+    pub mesos: Mesos,
+    /// Range of pods.
+    pub pod_cidr: String,
+    /// Range of services.
+    pub service_cidr: String,
+    /// Folder of our own programs.
+    pub programs: PathBuf,
+    /// Folder of the upstream programs.
+    pub upstream: PathBuf,
+    /// User and group that the kubeconfig belongs to.
+    pub owner: (u32, u32),
+}
+
+impl Settings {
+    /// Reads the settings; `None` when there is no instance.
+    pub fn read(paths: &Paths) -> Result<Option<Self>, Error> {
+        let path = paths.settings();
+        let Some(bytes) = read_optional(&path)? else {
+            return Ok(None);
+        };
+        let damaged = |reason: String| Error::Damaged {
+            path: path.clone(),
+            reason,
+        };
+        let value: serde_json::Value =
+            serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+        let version = value["version"].as_u64().unwrap_or_default();
+        if version > u64::from(VERSION) {
+            return Err(Error::Newer {
+                path,
+                found: u32::try_from(version).unwrap_or(u32::MAX),
+            });
+        }
+        let settings: Self = serde_json::from_value(value).map_err(|e| damaged(e.to_string()))?;
+        settings.cidrs().map_err(|e| damaged(e.to_string()))?;
+        Ok(Some(settings))
+    }
+
+    /// Writes the settings.
+    pub fn write(&self, paths: &Paths) -> Result<(), Error> {
+        let bytes = serde_json::to_vec_pretty(self).map_err(|e| Error::Damaged {
+            path: paths.settings(),
+            reason: e.to_string(),
+        })?;
+        Ok(write_atomic(&paths.settings(), &bytes, PUBLIC)?)
+    }
+
+    /// The ranges of pods and services.
+    pub fn cidrs(&self) -> Result<(Cidr, Cidr), packaging::cidr::BadCidr> {
+        Ok((self.pod_cidr.parse()?, self.service_cidr.parse()?))
+    }
+
+    /// The version that this program writes.
+    pub fn current_version() -> u32 {
+        VERSION
+    }
+}
+
+/// Ports that are being handed out.
+#[derive(Debug, Default)]
+pub struct PortChooser {
+    given: Vec<u16>,
+}
+
+impl PortChooser {
+    /// The first free port from `near` on, not given to anybody else.
+    pub fn near(&mut self, near: u16, what: &'static str) -> Result<u16, Error> {
+        (near..near.saturating_add(PORT_TRIES))
+            .find(|port| !self.given.contains(port) && is_free(*port))
+            .inspect(|port| self.given.push(*port))
+            .ok_or(Error::NoPort { what, near })
+    }
+
+    /// Keeps a port from being given to anybody else.
+    pub fn reserve(&mut self, port: u16) {
+        self.given.push(port);
+    }
+
+    /// The ports of a control plane whose API server has this port.
+    pub fn control_plane(&mut self, api: u16) -> Result<Ports, Error> {
+        Ok(Ports {
+            api,
+            etcd: self.near(2379, "etcd")?,
+            etcd_peer: self.near(2380, "etcd's members")?,
+            etcd_metrics: self.near(2381, "etcd's health")?,
+            controller_manager: self.near(10257, "the controller manager")?,
+            konnectivity_agent: self.near(8132, "konnectivity's agents")?,
+            konnectivity_admin: self.near(8133, "konnectivity's metrics")?,
+            konnectivity_health: self.near(8134, "konnectivity's health")?,
+        })
+    }
+}
+
+/// Whether nothing listens on a port, on any address.
+pub fn is_free(port: u16) -> bool {
+    TcpListener::bind(SocketAddr::from(([0, 0, 0, 0], port))).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings {
+            version: VERSION,
+            id: "0b6a8d3c".to_owned(),
+            name: "kubernetes".to_owned(),
+            address: "192.0.2.7".parse().unwrap(),
+            ports: PortChooser::default().control_plane(6443).unwrap(),
+            framework_port: 10640,
+            mesos: Mesos::Existing {
+                url: "zk://a:2181/mesos".to_owned(),
+            },
+            pod_cidr: "10.244.0.0/16".to_owned(),
+            service_cidr: "10.96.0.0/16".to_owned(),
+            programs: "/usr/lib/k8sm".into(),
+            upstream: "/usr/lib/k8sm/upstream".into(),
+            owner: (0, 0),
+        }
+    }
+
+    fn instance() -> (tempfile::TempDir, Paths) {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path()).unwrap();
+        (dir, paths)
+    }
+
+    #[test]
+    fn settings_survive_being_written() {
+        let (_dir, paths) = instance();
+        assert_eq!(Settings::read(&paths).unwrap(), None);
+        settings().write(&paths).unwrap();
+        assert_eq!(Settings::read(&paths).unwrap(), Some(settings()));
+    }
+
+    #[test]
+    fn damaged_or_newer_settings_are_named_with_the_remedy() {
+        let (_dir, paths) = instance();
+        std::fs::write(paths.settings(), "{\"version\": 1").unwrap();
+        let error = Settings::read(&paths).unwrap_err().to_string();
+        assert!(error.contains("instance.json is damaged"), "{error}");
+        assert!(error.contains("k8sm down"), "{error}");
+        std::fs::write(paths.settings(), "{\"version\": 99}").unwrap();
+        let error = Settings::read(&paths).unwrap_err().to_string();
+        assert!(error.contains("newer k8sm"), "{error}");
+        let mut bad = settings();
+        bad.pod_cidr = "10.0.0.1/8".to_owned();
+        bad.write(&paths).unwrap();
+        let error = Settings::read(&paths).unwrap_err().to_string();
+        assert!(error.contains("10.0.0.1/8"), "{error}");
+    }
+
+    #[test]
+    fn a_taken_port_is_passed_over() {
+        let taken = TcpListener::bind("0.0.0.0:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let mut chooser = PortChooser::default();
+        let first = chooser.near(port, "a test").unwrap();
+        let second = chooser.near(port, "a test").unwrap();
+        assert!(first > port && second > first);
+    }
+}
