@@ -1,0 +1,654 @@
+//! What an agent decides: `state + event -> state + effects`, without sockets, files, processes
+//! or clocks. The loop in [`super::run`] carries the effects out in their order, so that what
+//! has to be on disk before a message leaves stands before it.
+
+mod calls;
+mod launch;
+pub mod model;
+mod recovery;
+#[cfg(test)]
+mod tests;
+pub mod updates;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mesos::pb;
+
+use crate::clock::Time;
+use crate::ids::{AgentId, ExecutorId, FrameworkId, TaskId};
+use crate::protocol::{self, from_agent, to_agent};
+
+use super::container::{ContainerId, Grant};
+use super::paths::Layout;
+use model::{
+    Executor, ExecutorState, Framework, MAX_COMPLETED_EXECUTORS, MAX_COMPLETED_FRAMEWORKS,
+    StreamId, Waiting,
+};
+use updates::{Received, Updates};
+
+pub use calls::Refusal;
+pub use recovery::{RecoveredExecutor, RecoveredState, RecoveredTask};
+
+/// What the core has to know about its agent.
+#[derive(Debug, Clone)]
+pub struct CoreConfig {
+    /// Its directories.
+    pub layout: Layout,
+    /// Address at which executors and operators reach it.
+    pub ip: std::net::IpAddr,
+    /// How long an executor may take from its launch to its first subscription
+    /// (`--executor_registration_timeout`, 1 min).
+    pub registration_timeout: Duration,
+    /// How long executors may take to come back after the agent's restart
+    /// (`--executor_reregistration_timeout`, 2 s).
+    pub reregistration_timeout: Duration,
+    /// How long an executor may take to end after SHUTDOWN, unless it says otherwise itself
+    /// (`--executor_shutdown_grace_period`, 5 s).
+    pub shutdown_grace_period: Duration,
+    /// Program and arguments of the executor of command tasks.
+    pub command_executor: Vec<String>,
+}
+
+/// What is to be done, in order.
+#[derive(Debug)]
+pub enum Effect {
+    /// Tell the master; dropped when it is not there, as whoever cares repeats it.
+    Send(from_agent::Message),
+    /// Tell an executor.
+    Tell(StreamId, Box<pb::executor::Event>),
+    /// End an executor's subscription after what was told before.
+    Close(StreamId),
+    /// Remember something on disk. Done before the effects that follow.
+    Remember(Box<Record>),
+    /// Make the sandbox and start the container.
+    Launch(Box<Launch>),
+    /// Change what a container may use; the answer is [`Core::updated`].
+    Update {
+        /// The container.
+        container: ContainerId,
+        /// What it is granted from now on.
+        grant: Grant,
+        /// What waits for it.
+        then: Then,
+    },
+    /// End a container.
+    Destroy(ContainerId),
+    /// A sandbox is not needed any more and may go once it is old enough.
+    Abandon(PathBuf),
+    /// End the agent: the master has said so. Everything was shut down.
+    Exit(String),
+}
+
+/// A container to be started.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// Its framework.
+    pub framework: pb::FrameworkInfo,
+    /// The executor.
+    pub executor: pb::ExecutorInfo,
+    /// Whether it was made for a command task.
+    pub command_task: bool,
+    /// The container.
+    pub container: ContainerId,
+    /// Its sandbox, not made yet.
+    pub sandbox: PathBuf,
+    /// What it is granted.
+    pub grant: Grant,
+    /// Who runs it.
+    pub user: Option<String>,
+}
+
+/// Who waits for a container's new grant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Then {
+    /// The framework.
+    pub framework: FrameworkId,
+    /// The executor.
+    pub executor: ExecutorId,
+    /// Tasks that are sent to the executor once it is done.
+    pub deliver: Vec<TaskId>,
+}
+
+/// What is remembered on disk, and forgotten.
+#[derive(Debug, Clone)]
+pub enum Record {
+    /// The agent's id and what it offers.
+    Agent(pb::AgentInfo),
+    /// A framework.
+    Framework(pb::FrameworkInfo),
+    /// An executor and its run.
+    Executor {
+        /// Its framework.
+        framework: FrameworkId,
+        /// The executor.
+        info: pb::ExecutorInfo,
+        /// Its container.
+        container: ContainerId,
+        /// Whether it was made for a command task.
+        command_task: bool,
+    },
+    /// A task that is about to be sent to its executor.
+    Task {
+        /// Where its run is.
+        run: Run,
+        /// The task.
+        task: pb::Task,
+    },
+    /// The updates of a task.
+    Updates {
+        /// Where its run is.
+        run: Run,
+        /// The task.
+        task: TaskId,
+        /// Not acknowledged, the oldest first.
+        pending: Vec<pb::TaskStatus>,
+        /// Acknowledged UUIDs.
+        acknowledged: Vec<Vec<u8>>,
+        /// The task's statuses so far, the latest last.
+        statuses: Vec<pb::TaskStatus>,
+        /// Whether the terminal one was acknowledged.
+        done: bool,
+    },
+    /// An executor has ended and nothing is owed any more.
+    ExecutorDone(Run),
+}
+
+/// One run of an executor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// Its framework.
+    pub framework: FrameworkId,
+    /// The executor.
+    pub executor: ExecutorId,
+    /// The container.
+    pub container: ContainerId,
+}
+
+/// The agent's state and its rules.
+pub struct Core {
+    config: CoreConfig,
+    /// Draws UUIDs of version 4.
+    random: Box<dyn FnMut() -> uuid::Uuid + Send>,
+    /// `id` is set once the master has given one.
+    pub(super) info: pb::AgentInfo,
+    pub(super) frameworks: BTreeMap<FrameworkId, Framework>,
+    pub(super) completed_frameworks: VecDeque<Framework>,
+    updates: Updates,
+    connected: bool,
+    /// Until when executors of an earlier agent process are waited for.
+    recovering: Option<Time>,
+    effects: Vec<Effect>,
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core")
+            .field("agent", &self.info.id)
+            .field("frameworks", &self.frameworks.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Core {
+    /// An agent that is new, or has nothing to take over.
+    pub fn new(
+        config: CoreConfig,
+        info: pb::AgentInfo,
+        random: Box<dyn FnMut() -> uuid::Uuid + Send>,
+    ) -> Self {
+        Self {
+            config,
+            random,
+            info,
+            frameworks: BTreeMap::new(),
+            completed_frameworks: VecDeque::new(),
+            updates: Updates::new(),
+            connected: false,
+            recovering: None,
+            effects: Vec::new(),
+        }
+    }
+
+    /// What is to be done since the last time.
+    pub fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// The agent's id, empty before its first registration.
+    pub fn agent_id(&self) -> AgentId {
+        AgentId::from(self.info.id.as_ref().map_or("", |id| id.value.as_str()))
+    }
+
+    /// Whether executors of an earlier agent process are still waited for.
+    pub const fn is_recovering(&self) -> bool {
+        self.recovering.is_some()
+    }
+
+    /// When [`Self::tick`] has something to do.
+    pub fn deadline(&self) -> Option<Time> {
+        let executors = self
+            .frameworks
+            .values()
+            .flat_map(|f| f.executors.values())
+            .filter_map(|e| e.waiting.map(|(_, at)| at));
+        executors
+            .chain(self.updates.deadline())
+            .chain(self.recovering)
+            .min()
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: Time) {
+        if self.recovering.is_some_and(|at| at <= now) {
+            self.give_up_on_missing_executors();
+        }
+        let mut due = Vec::new();
+        for (framework, f) in &self.frameworks {
+            for (executor, e) in &f.executors {
+                if let Some((waiting, at)) = e.waiting
+                    && at <= now
+                {
+                    due.push((framework.clone(), executor.clone(), waiting));
+                }
+            }
+        }
+        for (framework, executor, waiting) in due {
+            self.waited_long_enough(&framework, &executor, waiting);
+        }
+        let mut out = Vec::new();
+        self.updates.due(now, &mut out);
+        self.forward(out);
+    }
+
+    fn waited_long_enough(
+        &mut self,
+        framework: &FrameworkId,
+        executor: &ExecutorId,
+        waiting: Waiting,
+    ) {
+        let timeout = super::duration::format(self.config.registration_timeout);
+        let Some(e) = self.executor_mut(framework, executor) else {
+            return;
+        };
+        e.waiting = None;
+        if waiting == Waiting::Registration {
+            tracing::warn!(%framework, %executor, %timeout, "an executor did not register in time");
+            e.pending.get_or_insert(model::PendingTermination {
+                state: pb::TaskState::TaskFailed,
+                reason: pb::task_status::Reason::ExecutorRegistrationTimeout,
+                message: format!("Executor did not register within {timeout}"),
+            });
+        } else {
+            tracing::warn!(%framework, %executor, "an executor did not shut down in time");
+        }
+        e.state = ExecutorState::Terminating;
+        let container = e.container.clone();
+        self.effects.push(Effect::Destroy(container));
+    }
+
+    /// What the agent tells a master to be registered.
+    pub fn introduce(&self, version: &str, checkpoint: bool) -> protocol::Subscribe {
+        let mut subscribe = protocol::Subscribe {
+            info: self.info.clone(),
+            ip: self.config.ip.to_string(),
+            capabilities: capabilities(),
+            version: version.to_owned(),
+            checkpoint,
+            ..Default::default()
+        };
+        for framework in self.frameworks.values().filter(|f| !f.terminating) {
+            subscribe.frameworks.push(framework.info.clone());
+            let id = framework.id();
+            for executor in framework.executors.values() {
+                if !executor.command_task && executor.state != ExecutorState::Terminated {
+                    let mut info = executor.info.clone();
+                    info.framework_id = Some(id.to_pb());
+                    subscribe.executors.push(info);
+                }
+                subscribe.tasks.extend(
+                    executor
+                        .queued
+                        .iter()
+                        .map(|q| model::task_of(&q.task, &id, executor.command_task)),
+                );
+                let live = executor.launched.iter().chain(&executor.terminated);
+                subscribe.tasks.extend(live.cloned());
+            }
+        }
+        subscribe
+    }
+
+    /// The master is gone; executors go on.
+    pub fn disconnected(&mut self) {
+        self.connected = false;
+        self.updates.pause();
+    }
+
+    /// The master has said something.
+    pub fn from_master(&mut self, now: Time, message: to_agent::Message) {
+        use to_agent::Message as M;
+        match message {
+            M::Registered(registered) => self.registered(now, registered),
+            M::Refused(_) => {}
+            M::Ping(_) => self.send(from_agent::Message::Pong(protocol::Pong {})),
+            M::RunTask(run) => self.run_task(now, run),
+            M::RunTaskGroup(run) => self.run_task_group(now, run),
+            M::KillTask(kill) => self.kill_task(now, &kill),
+            M::ShutdownExecutor(shutdown) => {
+                let framework = FrameworkId::from(&shutdown.framework_id);
+                let executor = ExecutorId::from(&shutdown.executor_id);
+                self.shut_down_executor(now, &framework, &executor);
+            }
+            M::ShutdownFramework(shutdown) => {
+                self.shut_down_framework(now, &FrameworkId::from(&shutdown.framework_id));
+            }
+            M::Acknowledge(ack) => self.acknowledged(now, &ack),
+            M::FrameworkMessage(message) => self.tell_executor(message),
+            M::UpdateFramework(update) => self.update_framework(update.framework),
+            M::Shutdown(shutdown) => {
+                tracing::warn!(message = %shutdown.message, "the master shuts this agent down");
+                let frameworks: Vec<_> = self.frameworks.keys().cloned().collect();
+                for framework in frameworks {
+                    self.shut_down_framework(now, &framework);
+                }
+                self.effects.push(Effect::Exit(shutdown.message));
+            }
+        }
+    }
+
+    fn registered(&mut self, now: Time, registered: protocol::Registered) {
+        if self.info.id.is_none() {
+            self.info.id = Some(registered.agent_id);
+            let record = Record::Agent(self.info.clone());
+            self.remember(record);
+        }
+        self.connected = true;
+        let mut out = Vec::new();
+        self.updates.resume(now, &mut out);
+        self.forward(out);
+        for task in registered.reconcile {
+            let framework = FrameworkId::from(&task.framework_id);
+            let id = TaskId::from(&task.task_id);
+            let known = self
+                .frameworks
+                .get(&framework)
+                .is_some_and(|f| f.executor_of(&id).is_some());
+            if known || self.updates.get(&framework, &id).is_some() {
+                continue;
+            }
+            let state = if task.partition_aware {
+                pb::TaskState::TaskDropped
+            } else {
+                pb::TaskState::TaskLost
+            };
+            let status = self.agent_status(
+                &id,
+                state,
+                pb::task_status::Reason::Reconciliation,
+                "Task is unknown to the agent",
+                None,
+                now,
+            );
+            // The framework may have nothing here: straight to the stream of updates.
+            self.take_update(now, &framework, None, None, &status);
+        }
+    }
+
+    fn update_framework(&mut self, info: pb::FrameworkInfo) {
+        let id = FrameworkId::from(info.id.as_ref().map_or("", |id| id.value.as_str()));
+        let Some(framework) = self.frameworks.get_mut(&id) else {
+            return;
+        };
+        framework.info = info.clone();
+        if info.checkpoint() {
+            self.remember(Record::Framework(info));
+        }
+    }
+
+    fn tell_executor(&mut self, message: protocol::ExecutorMessage) {
+        let framework = FrameworkId::from(&message.framework_id);
+        let executor = ExecutorId::from(&message.executor_id);
+        let Some(stream) = self
+            .executor(&framework, &executor)
+            .filter(|e| e.state == ExecutorState::Running)
+            .and_then(|e| e.stream)
+        else {
+            tracing::warn!(%framework, %executor, "a message for an executor that does not run is dropped");
+            return;
+        };
+        let event = pb::executor::Event {
+            r#type: Some(pb::executor::event::Type::Message as i32),
+            message: Some(pb::executor::event::Message { data: message.data }),
+            ..Default::default()
+        };
+        self.effects.push(Effect::Tell(stream, Box::new(event)));
+    }
+
+    fn acknowledged(&mut self, now: Time, ack: &protocol::Acknowledge) {
+        let framework = FrameworkId::from(&ack.framework_id);
+        let task = TaskId::from(&ack.task_id);
+        let mut out = Vec::new();
+        let done = self
+            .updates
+            .acknowledge(now, &framework, &task, &ack.uuid, &mut out);
+        let Some(done) = done else {
+            tracing::warn!(%framework, %task, "an acknowledgement that nothing waits for is ignored");
+            return;
+        };
+        if let Some((executor, container)) = done.place {
+            let run = Run {
+                framework: framework.clone(),
+                executor,
+                container,
+            };
+            self.remember_updates(run, &framework, &task, done.terminal);
+        }
+        self.forward(out);
+        if !done.terminal {
+            return;
+        }
+        let Some(f) = self.frameworks.get_mut(&framework) else {
+            return;
+        };
+        if let Some(executor) = f.executor_of(&task)
+            && let Some(e) = f.executors.get_mut(&executor)
+        {
+            e.complete(&task);
+            if e.state == ExecutorState::Terminated && !e.has_incomplete_tasks() {
+                self.remove_executor(&framework, &executor);
+            }
+        }
+        self.remove_framework_if_idle(&framework);
+    }
+
+    fn remember_updates(&mut self, run: Run, framework: &FrameworkId, task: &TaskId, done: bool) {
+        let (pending, acknowledged) = match self.updates.get(framework, task) {
+            Some(stream) => (
+                stream.pending.iter().cloned().collect(),
+                stream.acknowledged.clone(),
+            ),
+            None => (Vec::new(), Vec::new()),
+        };
+        let statuses = self
+            .executor(framework, &run.executor)
+            .and_then(|e| {
+                let mut live = e.launched.iter().chain(&e.terminated);
+                live.find(|t| t.task_id.value == task.as_str())
+            })
+            .map(|t| t.statuses.clone())
+            .unwrap_or_default();
+        self.remember(Record::Updates {
+            run,
+            task: task.clone(),
+            pending,
+            acknowledged,
+            statuses,
+            done,
+        });
+    }
+
+    /// Puts a finished status on its way. Returns whether it is on its way now.
+    fn take_update(
+        &mut self,
+        now: Time,
+        framework: &FrameworkId,
+        executor: Option<&ExecutorId>,
+        run: Option<Run>,
+        status: &pb::TaskStatus,
+    ) -> bool {
+        let task = TaskId::from(&status.task_id);
+        let mut out = Vec::new();
+        let place = run
+            .as_ref()
+            .map(|r| (r.executor.clone(), r.container.clone()));
+        let received = self
+            .updates
+            .receive(now, framework, executor, place, status, &mut out);
+        match received {
+            Received::New => {
+                if let Some(run) = run {
+                    self.remember_updates(run, framework, &task, false);
+                }
+                self.forward(out);
+                true
+            }
+            Received::Duplicate => true,
+            Received::Overflow => {
+                tracing::error!(%framework, %task, "too many updates wait for acknowledgement; one is dropped");
+                false
+            }
+        }
+    }
+
+    /// Sends updates to the master and notes which of a task's updates was sent last.
+    fn forward(&mut self, updates: Vec<protocol::Update>) {
+        for update in updates {
+            let framework = FrameworkId::from(&update.framework_id);
+            let task = TaskId::from(&update.status.task_id);
+            if let Some(f) = self.frameworks.get_mut(&framework)
+                && let Some(executor) = f.executor_of(&task)
+                && let Some(e) = f.executors.get_mut(&executor)
+            {
+                let of_task = |t: &&mut pb::Task| t.task_id.value == task.as_str();
+                let mut tasks = e.launched.iter_mut().chain(e.terminated.iter_mut());
+                if let Some(t) = tasks.find(of_task) {
+                    t.status_update_state = Some(update.status.state);
+                    t.status_update_uuid = update.status.uuid.clone();
+                }
+            }
+            self.send(from_agent::Message::Update(update));
+        }
+    }
+
+    fn send(&mut self, message: from_agent::Message) {
+        self.effects.push(Effect::Send(message));
+    }
+
+    fn remember(&mut self, record: Record) {
+        self.effects.push(Effect::Remember(Box::new(record)));
+    }
+
+    fn uuid(&mut self) -> uuid::Uuid {
+        (self.random)()
+    }
+
+    fn executor(&self, framework: &FrameworkId, executor: &ExecutorId) -> Option<&Executor> {
+        self.frameworks.get(framework)?.executors.get(executor)
+    }
+
+    fn executor_mut(
+        &mut self,
+        framework: &FrameworkId,
+        executor: &ExecutorId,
+    ) -> Option<&mut Executor> {
+        self.frameworks
+            .get_mut(framework)?
+            .executors
+            .get_mut(executor)
+    }
+
+    /// A status that the agent itself makes.
+    fn agent_status(
+        &mut self,
+        task: &TaskId,
+        state: pb::TaskState,
+        reason: pb::task_status::Reason,
+        message: &str,
+        executor: Option<&ExecutorId>,
+        now: Time,
+    ) -> pb::TaskStatus {
+        pb::TaskStatus {
+            task_id: task.to_pb(),
+            state: state as i32,
+            message: Some(message.to_owned()),
+            source: Some(pb::task_status::Source::Agent as i32),
+            reason: Some(reason as i32),
+            agent_id: self.info.id.clone(),
+            executor_id: executor.map(ExecutorId::to_pb),
+            timestamp: Some(now.as_secs_f64()),
+            uuid: Some(self.uuid().as_bytes().to_vec()),
+            ..Default::default()
+        }
+    }
+
+    fn remove_executor(&mut self, framework: &FrameworkId, executor: &ExecutorId) {
+        let Some(f) = self.frameworks.get_mut(framework) else {
+            return;
+        };
+        let Some(e) = f.executors.remove(executor) else {
+            return;
+        };
+        let (container, directory) = (e.container.clone(), e.directory.clone());
+        f.completed.push_back(e);
+        while f.completed.len() > MAX_COMPLETED_EXECUTORS {
+            f.completed.pop_front();
+        }
+        if f.info.checkpoint() {
+            self.remember(Record::ExecutorDone(Run {
+                framework: framework.clone(),
+                executor: executor.clone(),
+                container,
+            }));
+        }
+        self.effects.push(Effect::Abandon(directory));
+    }
+
+    fn remove_framework_if_idle(&mut self, framework: &FrameworkId) {
+        if !self
+            .frameworks
+            .get(framework)
+            .is_some_and(|f| f.executors.is_empty())
+        {
+            return;
+        }
+        if let Some(f) = self.frameworks.remove(framework) {
+            self.updates.forget(framework);
+            self.completed_frameworks.push_back(f);
+            while self.completed_frameworks.len() > MAX_COMPLETED_FRAMEWORKS {
+                self.completed_frameworks.pop_front();
+            }
+        }
+    }
+}
+
+/// What this agent can do, as it tells the master.
+pub fn capabilities() -> Vec<pb::agent_info::Capability> {
+    use pb::agent_info::capability::Type as T;
+    [
+        T::MultiRole,
+        T::HierarchicalRole,
+        T::ReservationRefinement,
+        T::ResourceProvider,
+        T::ResizeVolume,
+        T::AgentOperationFeedback,
+        T::AgentDraining,
+        T::TaskResourceLimits,
+    ]
+    .into_iter()
+    .map(|t| pb::agent_info::Capability {
+        r#type: Some(t as i32),
+    })
+    .collect()
+}
