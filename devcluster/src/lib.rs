@@ -6,6 +6,7 @@
 //! connect them to HTTP. [`protocol`] is what master and agents say to each other,
 //! [`resources`] the arithmetic that both share.
 
+pub mod agent;
 pub mod clock;
 pub mod ids;
 pub mod protocol;
