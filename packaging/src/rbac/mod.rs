@@ -123,7 +123,7 @@ fn system_rules(own: &str) -> Vec<Value> {
             &["get", "update"],
             &[own],
         ),
-        // Bootstrap tokens. No reading: which token is whose is an annotation of the Node.
+        // Bootstrap tokens. No reading: which token is whose is a label of the Node.
         rule("", &["secrets"], &["create", "delete"]),
     ]
 }
