@@ -3,7 +3,9 @@
 //! Start at [`placement`] and [`resources`] for what decides; the loops around them come with
 //! `core` and `driver`.
 
+pub mod config;
 pub mod core;
+pub mod driver;
 pub mod http;
 pub mod kube;
 pub mod metrics;

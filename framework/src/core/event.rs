@@ -287,6 +287,8 @@ pub enum Effect {
     DeleteNode {
         /// Its name.
         node: NodeName,
+        /// `metadata.uid`: a later node of this name stays.
+        uid: String,
     },
     /// Set or remove the taint of an unreachable agent.
     TaintUnreachable {

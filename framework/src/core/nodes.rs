@@ -691,13 +691,16 @@ impl State {
             return;
         }
         node.give_up = true;
-        if node.object.is_none() {
+        let Some(uid) = node.object.as_ref().map(|o| o.uid.clone()) else {
             self.forget_node(name);
             return;
-        }
+        };
         if node.asked == Time(0) || now.since(node.asked) >= ASK_AGAIN {
             node.asked = now;
-            self.emit(Effect::DeleteNode { node: name.clone() });
+            self.emit(Effect::DeleteNode {
+                node: name.clone(),
+                uid,
+            });
         }
         self.after(ASK_AGAIN, Timer::Node(name.clone()));
     }

@@ -1,8 +1,10 @@
 //! What the framework's status page and metrics show of the state.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use super::State;
+use super::ids::NodeName;
 use super::node::NodePhase;
 use super::pod::Stage;
 
@@ -103,5 +105,21 @@ impl State {
             }
         }
         summary
+    }
+
+    /// Every node with its agent's address, for whoever approves certificates.
+    pub fn node_addresses(&self) -> impl Iterator<Item = (&NodeName, Option<IpAddr>)> {
+        self.nodes.values().map(|node| {
+            let ip = self.agents.get(&node.agent).and_then(|agent| agent.ip);
+            (&node.name, ip)
+        })
+    }
+
+    /// Nodes that are Ready: their bootstrap tokens have done their work.
+    pub fn ready_nodes(&self) -> impl Iterator<Item = &NodeName> {
+        self.nodes
+            .values()
+            .filter(|node| node.phase == NodePhase::Ready)
+            .map(|node| &node.name)
     }
 }

@@ -51,6 +51,8 @@ pub struct Status {
     pub nodes: BTreeMap<&'static str, usize>,
     /// The last thing that went wrong and has not been mended, in a sentence.
     pub problem: Option<String>,
+    /// Why the framework stopped for good and waits for an operator.
+    pub ended: Option<String>,
     /// When the scheduling loop last came round. `None` before it has started.
     #[serde(skip)]
     pub beat: Option<Instant>,
@@ -59,6 +61,9 @@ pub struct Status {
 impl Status {
     /// Why the loop is said to hang; `None` while it moves, and before it has started.
     pub fn hangs(&self) -> Option<String> {
+        if self.ended.is_some() {
+            return self.ended.clone();
+        }
         let silent = self.beat?.elapsed();
         (silent > HANGS_AFTER).then(|| {
             format!(
