@@ -7,7 +7,10 @@
 //! [`resources`] the arithmetic that both share.
 
 pub mod agent;
+pub mod allocator;
 pub mod clock;
+pub mod http;
 pub mod ids;
+pub mod master;
 pub mod protocol;
 pub mod resources;

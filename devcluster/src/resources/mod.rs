@@ -634,3 +634,13 @@ impl fmt::Display for Resources {
         Ok(())
     }
 }
+
+impl FromIterator<Resource> for Resources {
+    fn from_iter<I: IntoIterator<Item = Resource>>(iter: I) -> Self {
+        let mut out = Self::default();
+        for resource in iter {
+            out.add(&resource);
+        }
+        out
+    }
+}

@@ -1,0 +1,695 @@
+//! The unversioned HTTP endpoints (`/state`, `/slaves`, ...), which tools and older clients read.
+
+use std::collections::BTreeMap;
+
+use axum::http::{HeaderValue, Method, header};
+use axum::response::Response;
+use mesos::pb;
+use serde_json::{Map, Value, json};
+
+use super::event::Answer;
+use super::server::Shared;
+use super::state::{Agent, Executor, Framework, MasterState, VERSION};
+use super::view;
+use crate::clock::Time;
+use crate::http;
+use crate::ids::FrameworkId;
+use crate::resources::{self, Resources, Scalar};
+
+/// Answers a GET of one of these endpoints. `path` has no `/master` in front and no slash at
+/// its end.
+pub(super) fn get(shared: &Shared, method: &Method, path: &str, query: &str) -> Response {
+    let answer: fn(&MasterState, Option<&str>, &BTreeMap<String, String>) -> Value = match path {
+        "/state" => |s, cluster, _| state(s, cluster),
+        "/state-summary" => |s, cluster, _| summary(s, cluster),
+        "/slaves" => |s, _, q| slaves(s, q),
+        "/frameworks" => |s, _, q| frameworks(s, q),
+        "/tasks" => |s, _, q| tasks(s, q),
+        "/roles" => |s, _, _| roles(s),
+        "/flags" => |s, cluster, _| json!({"flags": flags(s, cluster)}),
+        "/version" => |_, _, _| version(),
+        "/metrics/snapshot" => |s, _, _| {
+            let metrics = s.metrics_snapshot();
+            Value::Object(
+                metrics
+                    .into_iter()
+                    .map(|(k, v)| (k.to_owned(), json!(v)))
+                    .collect(),
+            )
+        },
+        "/maintenance/schedule" | "/maintenance/status" => |_, _, _| json!({}),
+        "/weights" => |s, _, _| weights(s),
+        "/quota" => |_, _, _| json!({}),
+        "/health" => return http::empty(200),
+        "/redirect" => return redirect(shared),
+        _ => return http::not_found(),
+    };
+    if *method != Method::GET && *method != Method::HEAD {
+        return http::method_not_allowed("GET", method.as_str());
+    }
+    let query = parse_query(query);
+    let value = shared.look(|state| answer(state, shared.cluster(), &query));
+    if path == "/metrics/snapshot" || !query.contains_key("jsonp") {
+        return http::json_response(&value);
+    }
+    let call = query.get("jsonp").map_or("", String::as_str);
+    let mut response = http::error(200, format!("{call}({value});"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/javascript"),
+    );
+    response
+}
+
+fn redirect(shared: &Shared) -> Response {
+    let place = shared.look(|state| {
+        let hostname = state.info.hostname.clone().unwrap_or_default();
+        format!("//{hostname}:{}", state.info.port)
+    });
+    let mut response = http::empty(307);
+    match HeaderValue::from_str(&place) {
+        Ok(value) => {
+            response.headers_mut().insert(header::LOCATION, value);
+            response
+        }
+        Err(_) => http::error(500, "the advertised host name is not one"),
+    }
+}
+
+/// `POST /teardown` with a form `frameworkId=...`.
+pub(super) fn teardown(
+    method: &Method,
+    body: &[u8],
+    call: impl FnOnce(String) -> Answer,
+) -> Response {
+    if *method != Method::POST {
+        return http::method_not_allowed("POST", method.as_str());
+    }
+    let mut form = parse_query(&String::from_utf8_lossy(body));
+    let Some(id) = form.remove("frameworkId") else {
+        return http::error(
+            400,
+            "Missing 'frameworkId' query parameter in the request body",
+        );
+    };
+    match call(id) {
+        Answer::Error { status, text } => http::error(status, text),
+        _ => http::empty(200),
+    }
+}
+
+/// `a=1&b=2`, with percent encoding and plus signs undone.
+fn parse_query(text: &str) -> BTreeMap<String, String> {
+    text.split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (percent_decode(key), percent_decode(value))
+        })
+        .collect()
+}
+
+fn percent_decode(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut i = 0;
+    while i < bytes.len() {
+        let hex = bytes
+            .get(i + 1..i + 3)
+            .and_then(|h| std::str::from_utf8(h).ok())
+            .and_then(|h| u8::from_str_radix(h, 16).ok());
+        match (bytes[i], hex) {
+            (b'%', Some(byte)) => {
+                out.push(byte);
+                i += 3;
+                continue;
+            }
+            (b'+', _) => out.push(b' '),
+            (byte, _) => out.push(byte),
+        }
+        i += 1;
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+fn version() -> Value {
+    json!({
+        "version": VERSION,
+        "build_date": "",
+        "build_time": 0.0,
+        "build_user": "devcluster",
+        "git_tag": format!("devcluster-{}", env!("CARGO_PKG_VERSION")),
+    })
+}
+
+fn flags(state: &MasterState, cluster: Option<&str>) -> Value {
+    let mut out: Map<String, Value> = state
+        .flags()
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), Value::from(value)))
+        .collect();
+    if let Some(cluster) = cluster {
+        out.insert("cluster".to_owned(), cluster.into());
+    }
+    Value::Object(out)
+}
+
+fn seconds(time: Time) -> f64 {
+    time.as_secs_f64()
+}
+
+/// Resources as these endpoints write them: four scalars always, ranges and sets as text.
+pub(super) fn quantities(resources: &Resources) -> Value {
+    let mut out = Map::new();
+    for name in ["disk", "mem", "gpus", "cpus"] {
+        let scalar = resources.scalar(name).unwrap_or_default();
+        out.insert(name.to_owned(), json!(scalar.to_f64()));
+    }
+    let mut ranges: BTreeMap<&str, String> = BTreeMap::new();
+    for resource in resources {
+        let name = resource.name();
+        match resource.value() {
+            resources::Value::Scalar(_) => {
+                let sum = resources.scalar(name).unwrap_or_default();
+                out.insert(name.to_owned(), json!(sum.to_f64()));
+            }
+            resources::Value::Ranges(_) => {
+                ranges.insert(name, resources.ranges(name).to_string());
+            }
+            set @ resources::Value::Set(_) => {
+                ranges.insert(name, set.to_string());
+            }
+        }
+    }
+    for (name, text) in ranges {
+        out.insert(name.to_owned(), text.into());
+    }
+    Value::Object(out)
+}
+
+fn attributes(agent: &Agent) -> Value {
+    let mut out = Map::new();
+    for attribute in &agent.info.attributes {
+        let value = if let Some(text) = &attribute.text {
+            json!(text.value)
+        } else if let Some(scalar) = &attribute.scalar {
+            json!(scalar.value)
+        } else if let Some(ranges) = &attribute.ranges {
+            let list = ranges.range.iter().map(|r| (r.begin, r.end));
+            json!(resources::Ranges::new(list).to_string())
+        } else {
+            continue;
+        };
+        out.insert(attribute.name.clone(), value);
+    }
+    Value::Object(out)
+}
+
+fn slave(state: &MasterState, id: &str, agent: &Agent) -> Value {
+    let (used, offered) = view::agent_used_and_offered(state, agent);
+    let reserved: Map<String, Value> = agent
+        .total
+        .by_reservation()
+        .iter()
+        .map(|(role, part)| (role.clone(), quantities(part)))
+        .collect();
+    let mut out = json!({
+        "id": id,
+        "hostname": agent.info.hostname,
+        "port": agent.port(),
+        "attributes": attributes(agent),
+        "pid": agent.pid(),
+        "registered_time": seconds(agent.registered),
+        "resources": quantities(&agent.total),
+        "used_resources": quantities(&used),
+        "offered_resources": quantities(&offered),
+        "reserved_resources": reserved,
+        "unreserved_resources": quantities(&agent.total.unreserved()),
+        "active": agent.active(),
+        "deactivated": agent.deactivated,
+        "version": agent.version,
+        "capabilities": agent
+            .capabilities
+            .iter()
+            .map(|c| c.r#type().as_str_name())
+            .collect::<Vec<_>>(),
+    });
+    if let (Some(map), Some(time)) = (out.as_object_mut(), agent.reregistered) {
+        map.insert("reregistered_time".to_owned(), json!(seconds(time)));
+    }
+    if let (Some(map), Some(domain)) = (out.as_object_mut(), &agent.info.domain) {
+        map.insert("domain".to_owned(), http::json::print(domain));
+    }
+    out
+}
+
+fn slave_list(state: &MasterState, only: Option<&String>) -> Vec<Value> {
+    state
+        .agents
+        .iter()
+        .filter(|(id, _)| only.is_none_or(|only| id.as_str() == only))
+        .map(|(id, agent)| slave(state, id.as_str(), agent))
+        .collect()
+}
+
+fn recovered(state: &MasterState) -> Vec<Value> {
+    state
+        .recovered
+        .iter()
+        .map(|(id, info)| json!({"id": id.as_str(), "hostname": info.hostname}))
+        .collect()
+}
+
+fn slaves(state: &MasterState, query: &BTreeMap<String, String>) -> Value {
+    json!({
+        "slaves": slave_list(state, query.get("slave_id")),
+        "recovered_slaves": recovered(state),
+    })
+}
+
+fn task(task: &pb::Task) -> Value {
+    let uses = Resources::from_pb(&task.resources).unwrap_or_default();
+    let role = uses.by_allocation().into_keys().next().unwrap_or_default();
+    let statuses: Vec<_> = task
+        .statuses
+        .iter()
+        .map(|status| {
+            let mut out = json!({
+                "state": state_name(status.state),
+                "timestamp": status.timestamp.unwrap_or_default(),
+            });
+            if let Some(map) = out.as_object_mut() {
+                if let Some(labels) = &status.labels {
+                    map.insert("labels".to_owned(), list_of_labels(labels));
+                }
+                if let Some(container) = &status.container_status {
+                    map.insert("container_status".to_owned(), http::json::print(container));
+                }
+                if let Some(healthy) = status.healthy {
+                    map.insert("healthy".to_owned(), healthy.into());
+                }
+            }
+            out
+        })
+        .collect();
+    let mut out = json!({
+        "id": task.task_id.value,
+        "name": task.name,
+        "framework_id": task.framework_id.value,
+        "executor_id": task.executor_id.as_ref().map_or("", |e| e.value.as_str()),
+        "slave_id": task.agent_id.value,
+        "state": state_name(task.state),
+        "resources": quantities(&uses.unallocated()),
+        "role": role,
+        "statuses": statuses,
+    });
+    if let Some(map) = out.as_object_mut() {
+        if let Some(labels) = &task.labels {
+            map.insert("labels".to_owned(), list_of_labels(labels));
+        }
+        if let Some(discovery) = &task.discovery {
+            map.insert("discovery".to_owned(), http::json::print(discovery));
+        }
+        if let Some(container) = &task.container {
+            map.insert("container".to_owned(), http::json::print(container));
+        }
+        if let Some(user) = &task.user {
+            map.insert("user".to_owned(), user.as_str().into());
+        }
+    }
+    out
+}
+
+fn state_name(state: i32) -> &'static str {
+    pb::TaskState::try_from(state).map_or("TASK_UNKNOWN", |s| s.as_str_name())
+}
+
+fn list_of_labels(labels: &pb::Labels) -> Value {
+    labels
+        .labels
+        .iter()
+        .map(|label| json!({"key": label.key, "value": label.value.clone().unwrap_or_default()}))
+        .collect()
+}
+
+fn executor(agent: &str, executor: &Executor) -> Value {
+    let info = &executor.info;
+    json!({
+        "executor_id": info.executor_id.value,
+        "name": info.name.clone().unwrap_or_default(),
+        "framework_id": info.framework_id.as_ref().map_or("", |f| f.value.as_str()),
+        "command": info.command.as_ref().map(http::json::print).unwrap_or_else(|| json!({})),
+        "resources": quantities(&executor.resources.unallocated()),
+        "slave_id": agent,
+    })
+}
+
+fn framework(state: &MasterState, id: &FrameworkId, f: &Framework) -> Value {
+    let (used, offered) = view::used_and_offered(state, id);
+    let offers: Vec<_> = f
+        .offers
+        .iter()
+        .filter_map(|offer| {
+            let record = state.offers.get(offer)?;
+            Some(json!({
+                "id": offer.as_str(),
+                "framework_id": id.as_str(),
+                "allocation_info": {"role": record.role},
+                "slave_id": record.agent.as_str(),
+                "resources": quantities(&record.resources.unallocated()),
+            }))
+        })
+        .collect();
+    let executors: Vec<_> = state
+        .agents
+        .iter()
+        .flat_map(|(agent, a)| {
+            a.executors
+                .iter()
+                .filter(|((framework, _), _)| framework == id)
+                .map(move |(_, e)| executor(agent.as_str(), e))
+        })
+        .collect();
+    let list = |tasks: &mut dyn Iterator<Item = &pb::Task>| tasks.map(task).collect::<Vec<_>>();
+    let mut out = framework_head(&f.info);
+    if let Some(map) = out.as_object_mut() {
+        let more = json!({
+            "used_resources": quantities(&used.unallocated()),
+            "offered_resources": quantities(&offered.unallocated()),
+            "resources": quantities(&used.plus(&offered).unallocated()),
+            "active": f.connected(),
+            "connected": f.connected(),
+            "recovered": f.recovered,
+            "registered_time": seconds(f.registered),
+            "reregistered_time": seconds(f.reregistered),
+            "unregistered_time": seconds(f.unregistered),
+            "tasks": list(&mut f.tasks.values().map(|t| &t.pb)),
+            "unreachable_tasks": list(&mut f.unreachable.iter()),
+            "completed_tasks": list(&mut f.completed.iter()),
+            "offers": offers,
+            "executors": executors,
+        });
+        if let Value::Object(more) = more {
+            map.extend(more);
+        }
+    }
+    out
+}
+
+fn framework_head(info: &pb::FrameworkInfo) -> Value {
+    let mut out = json!({
+        "id": info.id.as_ref().map_or("", |id| id.value.as_str()),
+        "name": info.name,
+        "user": info.user,
+        "failover_timeout": info.failover_timeout(),
+        "checkpoint": info.checkpoint(),
+        "hostname": info.hostname(),
+        "webui_url": info.webui_url(),
+        "capabilities": info
+            .capabilities
+            .iter()
+            .map(|c| c.r#type().as_str_name())
+            .collect::<Vec<_>>(),
+    });
+    if let Some(map) = out.as_object_mut() {
+        let roles: Vec<_> = super::frameworks::roles_of(info).into_iter().collect();
+        if super::frameworks::capabilities_of(info).multi_role {
+            map.insert("roles".to_owned(), json!(roles));
+        } else {
+            map.insert("role".to_owned(), json!(roles.first()));
+        }
+        if let Some(principal) = &info.principal {
+            map.insert("principal".to_owned(), principal.as_str().into());
+        }
+        if let Some(labels) = &info.labels {
+            map.insert("labels".to_owned(), list_of_labels(labels));
+        }
+    }
+    out
+}
+
+fn frameworks(state: &MasterState, query: &BTreeMap<String, String>) -> Value {
+    let only = query.get("framework_id");
+    let wanted = |id: &FrameworkId| only.is_none_or(|only| id.as_str() == only);
+    let live: Vec<_> = state
+        .frameworks
+        .iter()
+        .filter(|(id, _)| wanted(id))
+        .map(|(id, f)| framework(state, id, f))
+        .collect();
+    let completed: Vec<_> = state
+        .completed
+        .iter()
+        .filter(|(id, ..)| wanted(id))
+        .map(|(_, record, tasks)| {
+            let mut out = framework_head(&record.framework_info);
+            if let Some(map) = out.as_object_mut() {
+                let time = |t: Option<pb::TimeInfo>| t.map_or(0.0, |t| t.nanoseconds as f64 / 1e9);
+                let none = quantities(&Resources::default());
+                let more = json!({
+                    "used_resources": none, "offered_resources": none, "resources": none,
+                    "active": false, "connected": false, "recovered": false,
+                    "registered_time": time(record.registered_time),
+                    "unregistered_time": time(record.unregistered_time),
+                    "tasks": [], "unreachable_tasks": [],
+                    "completed_tasks": tasks.iter().map(task).collect::<Vec<_>>(),
+                    "offers": [], "executors": [],
+                });
+                if let Value::Object(more) = more {
+                    map.extend(more);
+                }
+            }
+            out
+        })
+        .collect();
+    json!({
+        "frameworks": live,
+        "completed_frameworks": completed,
+        "unregistered_frameworks": [],
+    })
+}
+
+fn state(state: &MasterState, cluster: Option<&str>) -> Value {
+    let info = &state.info;
+    let mut out = version();
+    let Value::Object(map) = &mut out else {
+        return out;
+    };
+    let active = state.agents.values().filter(|a| a.active()).count();
+    let more = json!({
+        "start_time": seconds(state.started),
+        "elected_time": seconds(state.started),
+        "id": info.id,
+        "pid": info.pid,
+        "hostname": info.hostname,
+        "capabilities": info
+            .capabilities
+            .iter()
+            .map(|c| c.r#type().as_str_name())
+            .collect::<Vec<_>>(),
+        "activated_slaves": active as f64,
+        "deactivated_slaves": (state.agents.len() - active) as f64,
+        "unreachable_slaves": state.registry.unreachable.len() as f64,
+        "leader": info.pid,
+        "leader_info": {
+            "id": info.id, "pid": info.pid, "port": info.port, "hostname": info.hostname,
+        },
+        "flags": flags(state, cluster),
+        "slaves": slave_list(state, None),
+        "recovered_slaves": recovered(state),
+        "orphan_tasks": [],
+    });
+    if let Some(cluster) = cluster {
+        map.insert("cluster".to_owned(), cluster.into());
+    }
+    for part in [more, frameworks(state, &BTreeMap::new())] {
+        if let Value::Object(part) = part {
+            map.extend(part);
+        }
+    }
+    out
+}
+
+fn summary(state: &MasterState, cluster: Option<&str>) -> Value {
+    const STATES: [pb::TaskState; 12] = [
+        pb::TaskState::TaskStaging,
+        pb::TaskState::TaskStarting,
+        pb::TaskState::TaskRunning,
+        pb::TaskState::TaskKilling,
+        pb::TaskState::TaskFinished,
+        pb::TaskState::TaskKilled,
+        pb::TaskState::TaskFailed,
+        pb::TaskState::TaskLost,
+        pb::TaskState::TaskError,
+        pb::TaskState::TaskUnreachable,
+        pb::TaskState::TaskGone,
+        pb::TaskState::TaskDropped,
+    ];
+    let counts = |tasks: &[&pb::Task]| -> Map<String, Value> {
+        STATES
+            .iter()
+            .map(|s| {
+                let n = tasks.iter().filter(|t| t.state == *s as i32).count();
+                (s.as_str_name().to_owned(), json!(n))
+            })
+            .collect()
+    };
+    let tasks_of = |f: &FrameworkId| -> Vec<&pb::Task> {
+        match state.frameworks.get(f) {
+            Some(f) => {
+                let live = f.tasks.values().map(|t| &t.pb);
+                live.chain(&f.unreachable).chain(&f.completed).collect()
+            }
+            None => Vec::new(),
+        }
+    };
+    let frameworks: Vec<_> = state
+        .frameworks
+        .iter()
+        .map(|(id, f)| {
+            let mut out = framework_head(&f.info);
+            let (used, offered) = view::used_and_offered(state, id);
+            if let Some(map) = out.as_object_mut() {
+                map.insert("used_resources".to_owned(), quantities(&used.unallocated()));
+                map.insert(
+                    "offered_resources".to_owned(),
+                    quantities(&offered.unallocated()),
+                );
+                map.insert("active".to_owned(), f.connected().into());
+                map.insert("connected".to_owned(), f.connected().into());
+                map.insert("recovered".to_owned(), f.recovered.into());
+                map.extend(counts(&tasks_of(id)));
+                let agents: std::collections::BTreeSet<_> = f
+                    .tasks
+                    .values()
+                    .map(|t| t.pb.agent_id.value.as_str())
+                    .collect();
+                map.insert("slave_ids".to_owned(), json!(agents));
+            }
+            out
+        })
+        .collect();
+    let slaves: Vec<_> = state
+        .agents
+        .iter()
+        .map(|(id, agent)| {
+            let mut out = slave(state, id.as_str(), agent);
+            let tasks: Vec<_> = agent
+                .tasks
+                .iter()
+                .filter_map(|(f, t)| Some(&state.frameworks.get(f)?.tasks.get(t)?.pb))
+                .collect();
+            let frameworks: std::collections::BTreeSet<_> =
+                agent.tasks.iter().map(|(f, _)| f.as_str()).collect();
+            if let Some(map) = out.as_object_mut() {
+                map.extend(counts(&tasks));
+                map.insert("framework_ids".to_owned(), json!(frameworks));
+            }
+            out
+        })
+        .collect();
+    json!({
+        "hostname": state.info.hostname,
+        "cluster": cluster,
+        "slaves": slaves,
+        "frameworks": frameworks,
+    })
+}
+
+fn tasks(state: &MasterState, query: &BTreeMap<String, String>) -> Value {
+    /// Tasks shown when no limit is given, as in Mesos.
+    const LIMIT: usize = 100;
+    let number = |name: &str| query.get(name).and_then(|n| n.parse::<usize>().ok());
+    let mut all: Vec<&pb::Task> = Vec::new();
+    for framework in state.frameworks.values() {
+        all.extend(framework.tasks.values().map(|t| &t.pb));
+        all.extend(&framework.unreachable);
+        all.extend(&framework.completed);
+    }
+    for (.., completed) in &state.completed {
+        all.extend(completed);
+    }
+    all.retain(|t| {
+        let is = |name: &str, value: &str| query.get(name).is_none_or(|q| q == value);
+        is("framework_id", &t.framework_id.value) && is("task_id", &t.task_id.value)
+    });
+    let first = |t: &pb::Task| t.statuses.first().and_then(|s| s.timestamp).unwrap_or(0.0);
+    all.sort_by(|a, b| first(a).total_cmp(&first(b)));
+    // The newest first unless told otherwise.
+    if query.get("order").is_none_or(|order| order != "asc") {
+        all.reverse();
+    }
+    let shown = all
+        .into_iter()
+        .skip(number("offset").unwrap_or(0))
+        .take(number("limit").unwrap_or(LIMIT));
+    json!({"tasks": shown.map(task).collect::<Vec<_>>()})
+}
+
+fn roles(state: &MasterState) -> Value {
+    let scalars = |r: &Resources| {
+        let mut out: Map<String, Value> = r
+            .scalars()
+            .into_iter()
+            .map(|(name, s): (_, Scalar)| (name.to_string(), json!(s.to_f64())))
+            .collect();
+        let names: std::collections::BTreeSet<_> = r.iter().map(|r| r.name()).collect();
+        for name in names {
+            let count = r.ranges(name).count();
+            if count > 0 {
+                out.insert(name.to_owned(), json!(count as f64));
+            }
+        }
+        Value::Object(out)
+    };
+    let list: Vec<_> = state
+        .roles()
+        .into_iter()
+        .map(|(role, holds)| {
+            let (mut used, mut offered) = (Resources::default(), Resources::default());
+            for id in state.frameworks.keys() {
+                let (u, o) = view::used_and_offered(state, id);
+                used.add_all(&u.filter(|r| r.allocation() == Some(role.name.as_str())));
+                offered.add_all(&o.filter(|r| r.allocation() == Some(role.name.as_str())));
+            }
+            let (used, offered) = (used.unallocated(), offered.unallocated());
+            json!({
+                "name": role.name,
+                "weight": role.weight,
+                "quota": {
+                    "role": role.name, "guarantee": {}, "limit": {}, "consumed": scalars(&used),
+                },
+                "resources": scalars(&holds.unallocated()),
+                "allocated": scalars(&used),
+                "offered": scalars(&offered),
+                "reserved": {},
+                "frameworks": role.frameworks.iter().map(|f| f.value.clone()).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    json!({"roles": list})
+}
+
+fn weights(state: &MasterState) -> Value {
+    state
+        .settings
+        .allocator
+        .weights
+        .iter()
+        .map(|(role, weight)| json!({"role": role, "weight": weight}))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_decoded_and_never_panic() {
+        let query = parse_query("frameworkId=a%2Fb&x=1+2&y&%&z=%zz");
+        assert_eq!(query["frameworkId"], "a/b");
+        assert_eq!(query["x"], "1 2");
+        assert_eq!(query["y"], "");
+        assert_eq!(query["z"], "%zz");
+    }
+}

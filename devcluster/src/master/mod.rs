@@ -1,0 +1,31 @@
+//! The Mesos master.
+//!
+//! [`MasterState`] is the whole of it as a pure state machine: [`Event`]s go in, [`Effect`]s and
+//! [`Answer`]s come out, time is handed in. It opens no socket, reads no clock and draws no
+//! random number but from its seed, so that thousands of agents can be simulated in one
+//! process and a fault found there can be replayed. [`run`] is the loop around it: HTTP, the
+//! clock, the registry file.
+//!
+//! It behaves as recorded traffic of a real Mesos 1.12 shows. Not implemented, and refused with
+//! a clear error: reservations and volumes at run time, quota, maintenance, draining,
+//! regular expressions in offer constraints, authentication.
+
+mod agents;
+mod event;
+mod frameworks;
+mod launch;
+mod legacy;
+mod offers;
+mod operator;
+mod registry;
+mod scheduler;
+mod server;
+mod state;
+mod updates;
+pub mod validate;
+mod view;
+
+pub use event::{Answer, Effect, Event, Outcome, StreamId};
+pub use registry::{Registry, RegistryError};
+pub use server::{MasterConfig, MasterError, run, run_on};
+pub use state::{HEARTBEAT, MasterState, Settings, VERSION};
