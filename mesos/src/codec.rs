@@ -148,3 +148,6 @@ fn json_error<M: ReflectMessage + Default>(source: serde_json::Error) -> DecodeE
         source,
     }
 }
+
+#[cfg(test)]
+mod tests;

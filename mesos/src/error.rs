@@ -194,3 +194,6 @@ fn is_temporary(status: StatusCode, error: &Error) -> bool {
         || status == StatusCode::TOO_MANY_REQUESTS
         || error.says_not_subscribed()
 }
+
+#[cfg(test)]
+mod tests;

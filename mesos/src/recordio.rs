@@ -164,3 +164,6 @@ pub fn encode(record: &[u8]) -> Vec<u8> {
     framed.extend_from_slice(record);
     framed
 }
+
+#[cfg(test)]
+mod tests;

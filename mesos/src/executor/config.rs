@@ -156,3 +156,6 @@ pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     };
     Duration::try_from_secs_f64(number.trim().parse::<f64>().ok()? * seconds).ok()
 }
+
+#[cfg(test)]
+mod tests;

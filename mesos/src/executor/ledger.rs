@@ -110,3 +110,6 @@ impl Ledger {
         self.next
     }
 }
+
+#[cfg(test)]
+mod tests;

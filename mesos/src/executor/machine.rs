@@ -256,3 +256,6 @@ fn does_not_know_us(error: &Error) -> bool {
     matches!(error, Error::Status { status, text, .. }
         if *status == StatusCode::BAD_REQUEST && text.contains("cannot be found"))
 }
+
+#[cfg(test)]
+mod tests;

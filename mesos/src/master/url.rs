@@ -22,10 +22,10 @@ const ZOOKEEPER_PORT: u16 = 2181;
 ///     "master.example:5050",
 ///     "m1:5050,m2:5050,m3:5050",
 ///     "https://dcos.example/mesos",
-///     "zk://user:secret@zk1:2181,zk2/mesos",
+///     "zk://user:pa55word@zk1:2181,zk2/mesos",
 /// ] {
 ///     let url = MasterUrl::parse(text)?;
-///     assert!(!format!("{url} {url:?}").contains("secret"));
+///     assert!(!format!("{url} {url:?}").contains("pa55word"));
 /// }
 /// # Ok::<(), mesos::master::MasterUrlError>(())
 /// ```
@@ -340,3 +340,6 @@ impl fmt::Display for MasterAddress {
         f.write_str(crate::http::redacted(&self.0).trim_end_matches('/'))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -228,3 +228,6 @@ fn failed(url: &ZooKeeperUrl, error: &zk::Error) -> DetectError {
         },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -507,3 +507,6 @@ fn heartbeat(subscribed: &pb::scheduler::event::Subscribed) -> Duration {
         .filter(|interval| !interval.is_zero())
         .unwrap_or(DEFAULT_HEARTBEAT)
 }
+
+#[cfg(test)]
+mod tests;
