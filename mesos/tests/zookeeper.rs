@@ -159,7 +159,7 @@ fn master_info(port: u16) -> Vec<u8> {
 }
 
 async fn register(client: &zk::Client, port: u16, acls: zk::Acls<'_>) -> String {
-    let parents = zk::CreateMode::Persistent.with_acls(acls.clone());
+    let parents = zk::CreateMode::Persistent.with_acls(acls);
     client.mkdir(PATH, &parents).await.expect("a path");
     let options = zk::CreateMode::EphemeralSequential.with_acls(acls);
     let (_, sequence) = client
