@@ -30,7 +30,7 @@ Exit codes:
 #[command(name = "k8sm", version, after_help = EXAMPLES, arg_required_else_help = true)]
 pub struct Args {
     /// Where the cluster of this machine keeps its state; one directory, one cluster
-    #[arg(long, global = true, env = "K8SM_STATE_DIR", value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
+    #[arg(long, visible_alias = "dir", global = true, env = "K8SM_STATE_DIR", value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
     pub state_dir: PathBuf,
     /// What to do
     #[command(subcommand)]
@@ -86,7 +86,12 @@ pub struct Up {
     pub mesos: Option<String>,
     /// What each agent offers, as Mesos writes it: cpus:2;mem:4096;disk:10240;ports:[31000-32000]
     /// [default: what the machine has]
-    #[arg(long, value_name = "RESOURCES", conflicts_with = "mesos")]
+    #[arg(
+        long,
+        visible_alias = "agent-resources",
+        value_name = "RESOURCES",
+        conflicts_with = "mesos"
+    )]
     pub resources: Option<String>,
     /// Name of the cluster and of the Mesos framework
     #[arg(long, value_name = "NAME", default_value = "kubernetes")]
@@ -107,6 +112,21 @@ pub struct Up {
     /// Range of the services' addresses
     #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/16")]
     pub service_cidr: String,
+    /// An image archive (OCI layout or `docker save`) that every node gets; may be repeated
+    #[arg(long = "image", value_name = "FILE")]
+    pub images: Vec<PathBuf>,
+    /// Where nodes pull a registry's images from, `HOST=URL`; the host `_default` stands for all;
+    /// may be repeated
+    #[arg(long = "registry-mirror", value_name = "HOST=URL")]
+    pub registry_mirrors: Vec<String>,
+    /// One more argument of k8sm-framework, for instance --framework-arg=--nodes-min=2; may be
+    /// repeated. {address} stands for this machine's address as nodes reach it
+    #[arg(
+        long = "framework-arg",
+        value_name = "ARGUMENT",
+        allow_hyphen_values = true
+    )]
+    pub framework_args: Vec<String>,
     /// Do not deploy the example, examples/hello
     #[arg(long)]
     pub no_hello: bool,
@@ -207,6 +227,8 @@ pub struct Dev {
 /// The commands of `k8sm dev`.
 #[derive(Debug, Subcommand)]
 pub enum DevCommand {
+    /// A Mesos master or agent of the devcluster
+    Mesos(crate::commands::MesosArgs),
     /// Keeps the processes of an instance running; started by `up`
     #[command(hide = true)]
     Supervise,

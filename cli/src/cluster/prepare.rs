@@ -151,9 +151,9 @@ pub struct Payload {
 }
 
 /// Images and the payload that holds them. Takes seconds when something changed, else nothing.
-pub fn payload(paths: &Paths, catalog: &Catalog) -> Result<Payload, Error> {
+pub fn payload(paths: &Paths, settings: &Settings, catalog: &Catalog) -> Result<Payload, Error> {
     let dir = paths.artifacts();
-    let images: Vec<(String, PathBuf)> = images(catalog)
+    let mut images: Vec<(String, PathBuf)> = images(catalog)
         .into_iter()
         .map(|(name, image)| {
             let path = dir.join(&name);
@@ -161,6 +161,10 @@ pub fn payload(paths: &Paths, catalog: &Catalog) -> Result<Payload, Error> {
             Ok((name, path))
         })
         .collect::<Result<_, Error>>()?;
+    for (number, path) in settings.images.iter().enumerate() {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        images.push((format!("extra-{number}-{name}"), path.clone()));
+    }
     let contents = Contents {
         programs: catalog.upstream_dir().to_owned(),
         components: components(),

@@ -149,6 +149,12 @@ pub fn framework(
         format!("--dns-ip={}", control_plane.dns_address()),
         format!("--dns-domain={}", control_plane.dns_domain),
     ];
+    args.extend(
+        settings
+            .registry_mirrors
+            .iter()
+            .map(|mirror| format!("--registry-mirror={mirror}")),
+    );
     if shares_host_network(settings) {
         // Below the instance's own directories, where `down` finds everything.
         args.extend([
@@ -156,6 +162,12 @@ pub fn framework(
             format!("--executor-arg=--run-dir={}", paths.node_run().display()),
         ]);
     }
+    args.extend(
+        settings
+            .framework_args
+            .iter()
+            .map(|arg| arg.replace("{address}", &settings.address.to_string())),
+    );
     let mut after = vec!["kube-apiserver".to_owned()];
     if matches!(settings.mesos, Mesos::Own { .. }) {
         after.push(MASTER.to_owned());

@@ -3,9 +3,12 @@
 mod down;
 mod kubectl;
 mod logs;
+mod mesos;
 mod ps;
 mod status;
 mod up;
+
+pub use mesos::MesosArgs;
 
 use std::process::ExitCode;
 
@@ -30,6 +33,7 @@ pub fn run(args: Args) -> Result<ExitCode, Error> {
         Command::Logs(logs) => logs::run(&paths, &logs).map(|()| done),
         Command::Upstream(args) => Ok(crate::upstream::cmd::run(&args).map(|()| done)?),
         Command::Dev(dev) => match dev.command {
+            DevCommand::Mesos(args) => mesos::run(args).map(|()| done),
             DevCommand::Supervise => {
                 let settings = settings(&paths)?;
                 supervise::run(&paths, &settings.id)?;

@@ -186,8 +186,11 @@ mod tests {
             },
             pod_cidr: "10.244.0.0/16".to_owned(),
             service_cidr: "10.96.0.0/16".to_owned(),
+            images: Vec::new(),
+            registry_mirrors: Vec::new(),
             programs: "/bin".into(),
             upstream: "/bin".into(),
+            framework_args: vec![],
             owner: (0, 0),
         };
         let report = |name: &str, stage, pid, error: Option<&str>| Report {

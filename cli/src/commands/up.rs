@@ -4,7 +4,7 @@
 //! process of its own, objects are applied server-side. So the way to go on after Ctrl-C, a crash
 //! or a time-out is the same command again.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use packaging::addons::{Addons, coredns};
@@ -71,7 +71,7 @@ fn watch_for_interrupt() {
 /// A directory with something else in it is not ours to fill, nor to remove later.
 fn refuse_foreign_directory(paths: &Paths, previous: Option<&Settings>) -> Result<(), Error> {
     // Names that an `up` makes before its settings: what a killed one leaves.
-    const OWN: [&str; 2] = ["lock", "instance.json"];
+    const OWN: [&str; 2] = ["lock", "settings.json"];
     let occupied = std::fs::read_dir(paths.state()).is_ok_and(|entries| {
         entries
             .flatten()
@@ -94,29 +94,22 @@ fn choose(
     previous: Option<&Settings>,
     progress: &Progress,
 ) -> Result<Settings, Error> {
-    let upstream = match &args.upstream_dir {
-        Some(dir) => dir.clone(),
-        None => {
-            let wanted = upstream::build::select(upstream::Set::Cluster, &[])?;
-            upstream::build(&upstream::Cache::new(None), &wanted)?.bin
-        }
-    };
-    let programs = match &args.programs_dir {
-        Some(dir) => dir.clone(),
-        None => catalog::own_dir()?,
-    };
-    let absolute = |path: &Path| {
-        std::path::absolute(path).map_err(Error::io(format!("find {}", path.display())))
-    };
-    let (upstream, programs) = (absolute(&upstream)?, absolute(&programs)?);
     let address = args.address.or_else(facts::own_address);
     let mut settings = match previous {
         Some(previous) => previous.clone(),
         None => fresh(args)?,
     };
-    settings.programs = programs;
-    settings.upstream = upstream;
     settings.mesos = mesos(args, previous)?;
+    if !args.images.is_empty() {
+        settings.images = args
+            .images
+            .iter()
+            .map(|path| absolute(path))
+            .collect::<Result<_, _>>()?;
+    }
+    if !args.registry_mirrors.is_empty() {
+        settings.registry_mirrors.clone_from(&args.registry_mirrors);
+    }
     if let Some(address) = address {
         settings.address = address;
     }
@@ -128,7 +121,30 @@ fn choose(
         checked.address = std::net::Ipv4Addr::LOCALHOST.into();
     }
     check_machine(paths, &checked, previous.is_some(), progress)?;
+    // Only now: building takes minutes.
+    settings.programs = match &args.programs_dir {
+        Some(dir) => absolute(dir)?,
+        None => catalog::own_dir()?,
+    };
+    settings.upstream = match (&args.upstream_dir, previous) {
+        (Some(dir), _) => absolute(dir)?,
+        // What it was made with, while that is there.
+        (None, Some(previous)) if previous.upstream.join("kubelet").is_file() => {
+            previous.upstream.clone()
+        }
+        (None, _) => {
+            let wanted = upstream::build::select(upstream::Set::Cluster, &[])?;
+            upstream::build(&upstream::Cache::new(None), &wanted)?.bin
+        }
+    };
+    if !args.framework_args.is_empty() {
+        settings.framework_args.clone_from(&args.framework_args);
+    }
     Ok(settings)
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Error> {
+    std::path::absolute(path).map_err(Error::io(format!("find {}", path.display())))
 }
 
 /// Settings of an instance that does not exist yet.
@@ -160,6 +176,9 @@ fn fresh(args: &Up) -> Result<Settings, Error> {
         mesos: Mesos::Existing { url: String::new() },
         pod_cidr: args.pod_cidr.clone(),
         service_cidr: args.service_cidr.clone(),
+        images: Vec::new(),
+        framework_args: Vec::new(),
+        registry_mirrors: Vec::new(),
         programs: Default::default(),
         upstream: Default::default(),
         // Whoever called sudo.
@@ -326,7 +345,7 @@ fn bring_up(
 
     // While the control plane starts.
     let (built, api_ready) = std::thread::scope(|scope| {
-        let building = scope.spawn(|| prepare::payload(paths, &catalog));
+        let building = scope.spawn(|| prepare::payload(paths, settings, &catalog));
         let waited = wait_ready(
             &supervisor,
             spec.generation,

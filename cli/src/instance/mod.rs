@@ -123,7 +123,7 @@ impl Paths {
 
     /// What was chosen when the instance was made.
     pub fn settings(&self) -> PathBuf {
-        self.state.join("instance.json")
+        self.state.join("settings.json")
     }
 
     /// Certificates and keys.

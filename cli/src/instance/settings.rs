@@ -62,10 +62,19 @@ pub struct Settings {
     pub pod_cidr: String,
     /// Range of services.
     pub service_cidr: String,
+    /// Image archives that every node gets beside those that a cluster needs.
+    #[serde(default)]
+    pub images: Vec<PathBuf>,
+    /// Mirrors of registries, `HOST=URL`, as the framework's flag takes them.
+    #[serde(default)]
+    pub registry_mirrors: Vec<String>,
     /// Folder of our own programs.
     pub programs: PathBuf,
     /// Folder of the upstream programs.
     pub upstream: PathBuf,
+    /// Further arguments of the framework.
+    #[serde(default)]
+    pub framework_args: Vec<String>,
     /// User and group that the kubeconfig belongs to.
     pub owner: (u32, u32),
 }
@@ -172,8 +181,11 @@ mod tests {
             },
             pod_cidr: "10.244.0.0/16".to_owned(),
             service_cidr: "10.96.0.0/16".to_owned(),
+            images: Vec::new(),
+            registry_mirrors: Vec::new(),
             programs: "/usr/lib/k8sm".into(),
             upstream: "/usr/lib/k8sm/upstream".into(),
+            framework_args: vec![],
             owner: (0, 0),
         }
     }
@@ -197,7 +209,7 @@ mod tests {
         let (_dir, paths) = instance();
         std::fs::write(paths.settings(), "{\"version\": 1").unwrap();
         let error = Settings::read(&paths).unwrap_err().to_string();
-        assert!(error.contains("instance.json is damaged"), "{error}");
+        assert!(error.contains("settings.json is damaged"), "{error}");
         assert!(error.contains("k8sm down"), "{error}");
         std::fs::write(paths.settings(), "{\"version\": 99}").unwrap();
         let error = Settings::read(&paths).unwrap_err().to_string();

@@ -33,7 +33,9 @@ impl Cluster {
             .unwrap();
         let image = state.path().join("busybox.tar");
         busybox_image(&image);
-        let mut up: Vec<String> = ["up", "--api-port=0", "--mesos-port=0"].map(str::to_owned).into();
+        let mut up: Vec<String> = ["up", "--api-port=0", "--mesos-port=0"]
+            .map(str::to_owned)
+            .into();
         up.push(format!("--agents={agents}"));
         up.push(format!("--image={}", image.display()));
         up.extend(more.iter().map(|it| (*it).to_owned()));
@@ -60,7 +62,11 @@ impl Cluster {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_k8sm"));
-        command.arg("--state-dir").arg(self.dir().join("state")).args(args).stdin(Stdio::null());
+        command
+            .arg("--state-dir")
+            .arg(self.dir().join("state"))
+            .args(args)
+            .stdin(Stdio::null());
         command
     }
 
@@ -73,7 +79,8 @@ impl Cluster {
 
     /// Runs kubectl; fails the test unless it succeeds.
     pub fn kubectl(&self, args: &[&str]) -> String {
-        self.try_kubectl(args).unwrap_or_else(|error| panic!("kubectl {args:?}: {error}"))
+        self.try_kubectl(args)
+            .unwrap_or_else(|error| panic!("kubectl {args:?}: {error}"))
     }
 
     /// Runs kubectl.
@@ -114,14 +121,18 @@ impl Cluster {
 
     /// What the Mesos master says.
     pub fn mesos_state(&self) -> Value {
-        let settings: Value = serde_json::from_slice(
-            &std::fs::read(self.dir().join("state/settings.json")).unwrap(),
-        )
-        .unwrap();
+        let settings: Value =
+            serde_json::from_slice(&std::fs::read(self.dir().join("state/settings.json")).unwrap())
+                .unwrap();
         let port = &settings["mesos"]["own"]["master_port"];
         let address = settings["address"].as_str().unwrap_or("127.0.0.1");
         let output = Command::new("curl")
-            .args(["-fsS", "--max-time", "10", &format!("http://{address}:{port}/state")])
+            .args([
+                "-fsS",
+                "--max-time",
+                "10",
+                &format!("http://{address}:{port}/state"),
+            ])
             .output()
             .unwrap();
         assert!(output.status.success(), "Mesos' /state: {}", text(&output));
@@ -163,7 +174,9 @@ impl Cluster {
 
     /// Waits until a pod is Ready.
     pub fn wait_ready(&self, pod: &str, seconds: u64) {
-        self.wait(&format!("pod {pod} is Ready"), seconds, || self.is_ready(pod));
+        self.wait(&format!("pod {pod} is Ready"), seconds, || {
+            self.is_ready(pod)
+        });
     }
 
     /// Whether a pod of the default namespace is Ready.
@@ -189,8 +202,14 @@ impl Cluster {
             .flatten()
             .map(|it| {
                 (
-                    it["metadata"]["name"].as_str().unwrap_or_default().to_owned(),
-                    it["status"]["containerStatuses"][0]["containerID"].as_str().unwrap_or_default().to_owned(),
+                    it["metadata"]["name"]
+                        .as_str()
+                        .unwrap_or_default()
+                        .to_owned(),
+                    it["status"]["containerStatuses"][0]["containerID"]
+                        .as_str()
+                        .unwrap_or_default()
+                        .to_owned(),
                 )
             })
             .collect()
@@ -218,7 +237,11 @@ impl Cluster {
     pub fn finish(mut self) {
         self.end();
         let left = Traces::take().since(&self.before);
-        assert!(left.is_empty(), "left behind after k8sm down:\n{}", left.join("\n"));
+        assert!(
+            left.is_empty(),
+            "left behind after k8sm down:\n{}",
+            left.join("\n")
+        );
     }
 
     fn end(&mut self) {
@@ -284,7 +307,9 @@ fn busybox_image(path: &Path) {
     image.entrypoint = vec!["/bin/busybox".to_owned()];
     image.user = 0;
     image
-        .write(std::io::BufWriter::new(std::fs::File::create(path).unwrap()))
+        .write(std::io::BufWriter::new(
+            std::fs::File::create(path).unwrap(),
+        ))
         .unwrap();
 }
 
@@ -295,18 +320,36 @@ impl Traces {
     fn take() -> Self {
         let mut found = std::collections::BTreeSet::new();
         // Mounts, without those that come and go with others.
-        for line in std::fs::read_to_string("/proc/self/mounts").unwrap_or_default().lines() {
+        for line in std::fs::read_to_string("/proc/self/mounts")
+            .unwrap_or_default()
+            .lines()
+        {
             if let Some(target) = line.split(' ').nth(1) {
                 found.insert(format!("mount {target}"));
             }
         }
-        for entry in std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten() {
+        for entry in std::fs::read_dir("/sys/class/net")
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             found.insert(format!("link {}", entry.file_name().to_string_lossy()));
         }
-        for entry in std::fs::read_dir("/run/netns").into_iter().flatten().flatten() {
+        for entry in std::fs::read_dir("/run/netns")
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             found.insert(format!("netns {}", entry.file_name().to_string_lossy()));
         }
-        let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/pids", "/sys/fs/cgroup/cpu", "/sys/fs/cgroup/freezer", "/sys/fs/cgroup/systemd"];
+        let roots = [
+            "/sys/fs/cgroup",
+            "/sys/fs/cgroup/memory",
+            "/sys/fs/cgroup/pids",
+            "/sys/fs/cgroup/cpu",
+            "/sys/fs/cgroup/freezer",
+            "/sys/fs/cgroup/systemd",
+        ];
         for root in roots {
             for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
                 if entry.path().is_dir() {
@@ -316,7 +359,9 @@ impl Traces {
         }
         for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
             let name = entry.file_name();
-            let Ok(pid) = name.to_string_lossy().parse::<u32>() else { continue };
+            let Ok(pid) = name.to_string_lossy().parse::<u32>() else {
+                continue;
+            };
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let line = String::from_utf8_lossy(&line).replace('\0', " ");
             if line.contains("k8sm-e2e-") && pid != std::process::id() {
