@@ -149,12 +149,12 @@ pub fn framework(
         format!("--dns-ip={}", control_plane.dns_address()),
         format!("--dns-domain={}", control_plane.dns_domain),
     ];
-    args.extend(
-        settings
-            .registry_mirrors
-            .iter()
-            .map(|mirror| format!("--registry-mirror={mirror}")),
-    );
+    args.extend(settings.registry_mirrors.iter().map(|mirror| {
+        format!(
+            "--registry-mirror={}",
+            mirror.replace("{address}", &settings.address.to_string())
+        )
+    }));
     if shares_host_network(settings) {
         // Below the instance's own directories, where `down` finds everything.
         args.extend([
