@@ -11,4 +11,5 @@ pub mod kube;
 pub mod metrics;
 pub mod placement;
 pub mod resources;
+pub mod sim;
 pub mod wire;

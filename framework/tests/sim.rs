@@ -1,0 +1,117 @@
+//! Simulations of whole clusters around the decision core, each from its seed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use framework::core::CoreConfig;
+use framework::core::pod::PodTemplate;
+use framework::core::pool::{Amounts, UNIT};
+use framework::placement::PodRequirements;
+use framework::resources::{Accounting, PodDemand};
+use framework::sim::{Faults, Simulation};
+use k8s_openapi::api::core::v1::PodSpec;
+
+fn size(cpus: u64, mem: u64) -> Amounts {
+    Amounts {
+        cpus: cpus * UNIT,
+        mem: mem * UNIT,
+        disk: 100_000 * UNIT,
+        gpus: 0,
+    }
+}
+
+fn template(spec: serde_json::Value) -> Arc<PodTemplate> {
+    let spec: PodSpec = serde_json::from_value(spec).unwrap();
+    let demand = PodDemand::of_spec(&spec, &Accounting::default()).unwrap();
+    let requirements = PodRequirements::of(&spec, demand);
+    Arc::new(PodTemplate::new(Ok(requirements), None, Vec::new()))
+}
+
+fn pod(cpu: &str, mem: &str) -> Arc<PodTemplate> {
+    template(serde_json::json!({"containers": [{"name": "main",
+        "resources": {"requests": {"cpu": cpu, "memory": mem}}}]}))
+}
+
+fn minutes(n: u64) -> Duration {
+    Duration::from_secs(60 * n)
+}
+
+fn assert_settled(sim: &Simulation, seed: u64) {
+    assert_eq!(sim.world.violations, Vec::<String>::new(), "seed {seed}");
+    assert_eq!(sim.unsettled(), Vec::<String>::new(), "seed {seed}");
+}
+
+#[test]
+fn pods_get_nodes_and_run_and_everything_is_given_back() {
+    let config = CoreConfig {
+        idle_timeout: minutes(2),
+        ..CoreConfig::default()
+    };
+    let mut sim = Simulation::new(1, 3, size(4, 8192), config, Faults::default());
+    let set = sim.api.add_replicas(10, pod("500m", "256Mi"));
+    sim.run(Duration::from_secs(30));
+    assert_settled(&sim, 1);
+    assert_eq!(sim.api.bound(), 10);
+    assert!(
+        sim.api.nodes() >= 2,
+        "ten half CPUs and overhead need two agents"
+    );
+    sim.api.scale(set, 0);
+    sim.run(minutes(6));
+    assert_settled(&sim, 1);
+    assert_eq!(sim.api.nodes(), 0, "idle nodes are given back");
+    assert_eq!(sim.mesos.used(), Amounts::default());
+    assert_eq!(sim.mesos.offered(), 0, "nothing waits, nothing is held");
+}
+
+#[test]
+fn a_pod_that_fits_nowhere_waits_with_a_reason_and_runs_once_an_agent_joins() {
+    let mut sim = Simulation::new(
+        2,
+        2,
+        size(2, 4096),
+        CoreConfig::default(),
+        Faults::default(),
+    );
+    sim.api.add_replicas(1, pod("6", "256Mi"));
+    sim.run(Duration::from_secs(20));
+    assert_eq!(sim.api.bound(), 0);
+    assert!(
+        sim.api
+            .last_message
+            .starts_with("0/2 nodes are available: 2 Insufficient cpu."),
+        "{}",
+        sim.api.last_message
+    );
+    sim.mesos.add_agent(size(8, 4096));
+    sim.run(Duration::from_secs(20));
+    assert_settled(&sim, 2);
+    assert_eq!(sim.api.bound(), 1);
+}
+
+#[test]
+fn nothing_is_lost_or_doubled_whatever_fails() {
+    let seeds: u64 = std::env::var("K8SM_SIM_SEEDS")
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(20);
+    let from: u64 = std::env::var("K8SM_SIM_FROM")
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(100);
+    for seed in from..from + seeds {
+        let config = CoreConfig {
+            idle_timeout: minutes(2),
+            ..CoreConfig::default()
+        };
+        let mut sim = Simulation::new(seed, 5, size(4, 8192), config, Faults::hell());
+        sim.trace = std::env::var("K8SM_SIM_TRACE").is_ok();
+        sim.api.add_replicas(12, pod("500m", "256Mi"));
+        sim.api.add_replicas(6, pod("100m", "64Mi"));
+        sim.run(minutes(10));
+        sim.calm();
+        sim.run(minutes(30));
+        assert_settled(&sim, seed);
+        assert_eq!(sim.api.bound(), 18, "seed {seed}");
+    }
+}
