@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use kube::Error as KubeError;
+use kube::core::Status;
 
 /// How long a call may take. The API server
 /// itself ends requests after 60 s; half of that leaves room to try again.
@@ -146,6 +147,8 @@ impl ApiError {
             404 => Self::NotFound { attempted },
             409 if status.reason == "AlreadyExists" => Self::Exists { attempted },
             409 => Self::Conflict { attempted, message },
+            // What a patch answers whose uid is not the object's: another one has the name now.
+            422 if names_uid(&status) => Self::Conflict { attempted, message },
             401 | 403 => Self::Forbidden { attempted, message },
             408 | 429 | 500..=599 => {
                 let seconds = status.details.as_ref().map_or(0, |d| d.retry_after_seconds);
@@ -163,6 +166,13 @@ impl ApiError {
             },
         }
     }
+}
+
+fn names_uid(status: &Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes
+        .into_iter()
+        .any(|cause| cause.field == "metadata.uid")
 }
 
 /// Runs a call with the deadline and gives its error a place.
