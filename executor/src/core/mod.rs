@@ -93,6 +93,8 @@ pub struct Core {
     updates: Updates,
     /// The limits that were last set.
     limits: Option<PodLimits>,
+    /// The node task's end, still to be told.
+    last_word: Option<(TaskId, Status)>,
     /// When to end without waiting longer.
     farewell: Option<Millis>,
     exiting: bool,
@@ -111,6 +113,7 @@ impl Core {
             killed: VecDeque::new(),
             updates: Updates::new(StdRng::from_seed(seed)),
             limits: None,
+            last_word: None,
             farewell: None,
             exiting: false,
         }
@@ -159,12 +162,14 @@ impl Core {
         }
         self.give_up_idle_node(&mut out);
         self.adjust_limits(&mut out);
+        self.say_last_word(now);
         for update in self.updates.due(now) {
             out.push(Effect::Send(Box::new(update)));
         }
         if self.state == NodeState::Ended && !self.exiting {
             let patience_over = self.farewell.is_some_and(|at| now >= at);
-            if self.updates.is_empty() || patience_over {
+            let all_told = self.updates.is_empty() && self.last_word.is_none();
+            if all_told || patience_over {
                 self.exiting = true;
                 let failed = matches!(self.ending, Some(Ending::Failed(_)));
                 out.push(Effect::Exit { failed });

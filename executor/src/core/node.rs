@@ -168,7 +168,6 @@ impl Core {
             ),
             Some(Ending::Killed) | None => (TaskState::Killed, "the node was given up".to_owned()),
         };
-        // The node task ends last, so nothing is accounted to nobody.
         for (id, pod) in std::mem::take(&mut self.pods) {
             let status = pod
                 .outcome
@@ -176,8 +175,20 @@ impl Core {
             self.report(&id, status);
         }
         if let Some(node) = &self.node {
-            let id = node.id.clone();
-            self.report(&id, Status::new(state).message(message));
+            self.last_word = Some((node.id.clone(), Status::new(state).message(message)));
+        }
+    }
+
+    /// The node task's end is told when the agent has all others', or when the patience is half
+    /// over: it carries the container's memory, and must be the last to go.
+    pub(super) fn say_last_word(&mut self, now: Millis) {
+        let half_over = self
+            .farewell
+            .is_some_and(|at| now.after(Millis(FAREWELL.0 / 2)) >= at);
+        if (self.updates.is_empty() || half_over)
+            && let Some((id, status)) = self.last_word.take()
+        {
+            self.report(&id, status);
         }
     }
 }

@@ -137,9 +137,8 @@ pub async fn provide(paths: &Paths, source: &Source) -> Result<Payload, PayloadE
         .open(&lock_path)
         .map_err(PayloadError::io("opening", &lock_path))?;
     if !dir.exists() {
-        lock_exclusively(&lock, &lock_path, sha256).await?;
-        // Somebody else may have been faster.
-        if !dir.exists() {
+        let locked = lock_exclusively(&lock, &lock_path, &dir, sha256).await?;
+        if locked && !dir.exists() {
             fetch_and_unpack(&root, &dir, source).await?;
         }
     }
@@ -154,11 +153,20 @@ pub async fn provide(paths: &Paths, source: &Source) -> Result<Payload, PayloadE
     })
 }
 
-async fn lock_exclusively(lock: &File, path: &Path, sha256: &str) -> Result<(), PayloadError> {
+/// Waits for the lock, or until somebody else has done the work: `false`.
+async fn lock_exclusively(
+    lock: &File,
+    path: &Path,
+    dir: &Path,
+    sha256: &str,
+) -> Result<bool, PayloadError> {
     let start = tokio::time::Instant::now();
     loop {
+        if dir.exists() {
+            return Ok(false);
+        }
         match lock.try_lock() {
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(true),
             Err(TryLockError::WouldBlock) if start.elapsed() < LOCK_DEADLINE => {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
