@@ -26,3 +26,8 @@ pub mod recordio;
 pub mod scheduler;
 
 pub use error::{Error, Refusal};
+
+/// The examples of the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::master::DetectError;
 
 fn status(code: u16, text: &str) -> Error {
     Error::Status {
@@ -53,4 +54,72 @@ fn recorded_refusals_are_understood() {
     ] {
         assert_eq!(Refusal::classify(text), refusal, "{text}");
     }
+}
+
+#[test]
+fn people_read_these_messages() {
+    let url = || "http://m:5050/api/v1/scheduler".to_owned();
+    let hosts = || "zk1:2181,zk2:2181".to_owned();
+    let errors: Vec<Error> = vec![
+        ConfigError::Read {
+            path: "/etc/mesos/secret".into(),
+            source: std::io::ErrorKind::PermissionDenied.into(),
+        }
+        .into(),
+        ConfigError::EmptySecret {
+            path: "/etc/mesos/secret".into(),
+        }
+        .into(),
+        ConfigError::Pem {
+            origin: "/etc/ca.pem".to_owned(),
+            reason: "no certificate in it".to_owned(),
+        }
+        .into(),
+        DetectError::ZooKeeper {
+            hosts: hosts(),
+            reason: "timeout".to_owned(),
+        }
+        .into(),
+        DetectError::Unauthorized {
+            hosts: hosts(),
+            path: "/mesos".to_owned(),
+        }
+        .into(),
+        DetectError::Entry {
+            node: "json.info_0000000001".to_owned(),
+            reason: "it has no port".to_owned(),
+        }
+        .into(),
+        Error::Transport {
+            attempt: "ACCEPT",
+            url: url(),
+            reason: "connection refused".to_owned(),
+        },
+        Error::Timeout {
+            attempt: "SUBSCRIBE",
+            url: url(),
+            after: Duration::from_secs(15),
+        },
+        Error::Redirect {
+            attempt: "KILL",
+            url: url(),
+            location: "//m2:5050/api/v1/scheduler".to_owned(),
+        },
+        RecordIoError::TooLong {
+            length: 1 << 40,
+            limit: 1 << 20,
+        }
+        .into(),
+        RecordIoError::Truncated { missing: 7 }.into(),
+        Error::StreamEnded { url: url() },
+        Error::HeartbeatsMissed {
+            url: url(),
+            silence: Duration::from_millis(75_250),
+        },
+        Error::LeaderChanged { url: url() },
+        Error::NotSubscribed,
+        Error::Stopped,
+    ];
+    let text: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    insta::assert_snapshot!(text.join("\n"));
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use url::Url;
 
 use crate::codec::Encoding;
-use crate::http::{ClientConfig, ConfigError, Credentials, Secret, SecretSource};
+use crate::http::{
+    ClientConfig, ConfigError, Credentials, Identity, PemSource, Secret, SecretSource,
+};
 use crate::master::MasterAddress;
 use crate::pb;
 
@@ -41,8 +43,11 @@ pub struct ExecutorConfig {
 }
 
 impl ExecutorConfig {
-    /// Reads the environment that the agent has set. `client` gives the authority for an agent
-    /// with TLS; the token that the agent may have given takes the place of its credentials.
+    /// Reads the environment that the agent has set. The token that the agent may have given
+    /// takes the place of the credentials in `client`. For an agent with TLS the authority in
+    /// `client` counts, or without one `LIBPROCESS_SSL_CA_FILE`; if the agent wants to see
+    /// certificates (`LIBPROCESS_SSL_REQUIRE_CERT`), that of `LIBPROCESS_SSL_CERT_FILE` is
+    /// shown. The agent is reached by its IP address, so its certificate has to name that.
     ///
     /// The token stays in the environment of this process, from where children inherit it:
     /// start them without `MESOS_EXECUTOR_AUTHENTICATION_TOKEN`.
@@ -78,6 +83,7 @@ impl ExecutorConfig {
             };
         }
         client.unix_socket = variable("MESOS_DOMAIN_SOCKET").map(Into::into);
+        tls_from_libprocess(&mut client, &variable);
         let checkpoint = variable("MESOS_CHECKPOINT").is_some_and(|value| value == "1");
         let recovery_timeout = match duration("MESOS_RECOVERY_TIMEOUT")? {
             Some(timeout) => timeout,
@@ -124,18 +130,47 @@ fn agent(variable: &impl Fn(&str) -> Option<String>) -> Result<MasterAddress, Co
             name: NAME,
             reason: "not set: is this process started by a Mesos agent?".to_owned(),
         })?;
-    // The agent passes on what libprocess is to do; `SSL_ENABLED` is its name before 1.3.
-    let tls = ["LIBPROCESS_SSL_ENABLED", "SSL_ENABLED"]
-        .into_iter()
-        .find_map(variable)
-        .is_some_and(|value| matches!(value.as_str(), "1" | "true"));
-    let scheme = if tls { "https" } else { "http" };
+    let scheme = if ssl_flag(variable, "ENABLED") {
+        "https"
+    } else {
+        "http"
+    };
     Url::parse(&format!("{scheme}://{endpoint}"))
         .map(MasterAddress::new)
         .map_err(|error| ConfigError::Environment {
             name: NAME,
             reason: format!("`{endpoint}`: {error}"),
         })
+}
+
+/// A setting of libprocess' TLS, which the agent passes on in its own environment. `SSL_` is
+/// the older prefix, `LIBPROCESS_SSL_` wins.
+fn ssl(variable: &impl Fn(&str) -> Option<String>, name: &str) -> Option<String> {
+    variable(&format!("LIBPROCESS_SSL_{name}"))
+        .or_else(|| variable(&format!("SSL_{name}")))
+        .filter(|value| !value.is_empty())
+}
+
+fn ssl_flag(variable: &impl Fn(&str) -> Option<String>, name: &str) -> bool {
+    ssl(variable, name).is_some_and(|value| matches!(value.as_str(), "1" | "true"))
+}
+
+fn tls_from_libprocess(client: &mut ClientConfig, variable: &impl Fn(&str) -> Option<String>) {
+    if !ssl_flag(variable, "ENABLED") {
+        return;
+    }
+    if client.ca.is_none() {
+        client.ca = ssl(variable, "CA_FILE").map(|file| PemSource::File(file.into()));
+    }
+    // Only if it is asked for: the key is often readable for root alone.
+    let wanted = ssl_flag(variable, "REQUIRE_CERT") || ssl_flag(variable, "REQUIRE_CLIENT_CERT");
+    if client.identity.is_none() && wanted {
+        let files = ssl(variable, "CERT_FILE").zip(ssl(variable, "KEY_FILE"));
+        client.identity = files.map(|(certificates, key)| Identity {
+            certificates: PemSource::File(certificates.into()),
+            key: PemSource::File(key.into()),
+        });
+    }
 }
 
 /// A duration as Mesos (stout) writes it: `15mins`, `2secs`, `1.5hrs`.

@@ -56,6 +56,36 @@ fn the_agents_address_may_come_from_its_pid_and_may_want_tls() {
 }
 
 #[test]
+fn tls_follows_what_libprocess_was_told() {
+    let files = [
+        ("LIBPROCESS_SSL_CA_FILE", Some("/ca.pem")),
+        ("SSL_CERT_FILE", Some("/cert.pem")),
+        ("LIBPROCESS_SSL_KEY_FILE", Some("/key.pem")),
+    ];
+    let path = |source: &PemSource| match source {
+        PemSource::File(path) => path.to_string_lossy().into_owned(),
+        PemSource::Pem(_) => panic!("it is a file"),
+    };
+    let without = read(&files).expect("what an agent gives");
+    assert!(without.client.ca.is_none(), "TLS is off");
+    let enabled = [&files[..], &[("LIBPROCESS_SSL_ENABLED", Some("1"))]].concat();
+    let config = read(&enabled).expect("what an agent gives");
+    assert_eq!(
+        config.client.ca.as_ref().map(path).as_deref(),
+        Some("/ca.pem")
+    );
+    assert!(config.client.identity.is_none(), "nobody asked for it");
+    let required = [&enabled[..], &[("SSL_REQUIRE_CERT", Some("true"))]].concat();
+    let identity = read(&required)
+        .expect("what an agent gives")
+        .client
+        .identity
+        .expect("the agent asks for it");
+    assert_eq!(path(&identity.certificates), "/cert.pem");
+    assert_eq!(path(&identity.key), "/key.pem");
+}
+
+#[test]
 fn what_is_missing_or_wrong_is_named() {
     let both = [("MESOS_AGENT_ENDPOINT", None), ("MESOS_SLAVE_PID", None)];
     for (change, name) in [
