@@ -59,7 +59,7 @@ pub enum Error {
 }
 
 /// Upstream programs that `k8sm up` starts or packs.
-pub const UPSTREAM: [&str; 18] = [
+pub const UPSTREAM: [&str; 19] = [
     "bridge",
     "containerd",
     "containerd-shim-runc-v2",
@@ -77,6 +77,7 @@ pub const UPSTREAM: [&str; 18] = [
     "portmap",
     "proxy-agent",
     "proxy-server",
+    "ptp",
     "runc",
 ];
 

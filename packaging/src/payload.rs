@@ -22,7 +22,14 @@ pub const PROGRAMS: [&str; 6] = [
     "runc",
 ];
 /// CNI plugins in `cni/`.
-pub const CNI_PLUGINS: [&str; 5] = ["bridge", "firewall", "host-local", "loopback", "portmap"];
+pub const CNI_PLUGINS: [&str; 6] = [
+    "bridge",
+    "firewall",
+    "host-local",
+    "loopback",
+    "portmap",
+    "ptp",
+];
 
 /// What goes into a payload.
 #[derive(Debug, Clone)]

@@ -34,7 +34,7 @@ pub fn roots(paths: &Paths) -> Vec<PathBuf> {
 }
 
 /// Ids of the containers that the agents have run, from
-/// `<work dir>/slaves/<agent>/frameworks/<framework>/executors/<executor>/runs/<id>`.
+/// `work/slaves/<agent>/frameworks/<framework>/executors/<executor>/runs/<id>` in each.
 fn containers(mesos: &Path) -> Vec<String> {
     fn children(dir: &Path) -> Vec<PathBuf> {
         fs::read_dir(dir)
@@ -45,7 +45,7 @@ fn containers(mesos: &Path) -> Vec<String> {
     }
     children(mesos)
         .into_iter()
-        .flat_map(|agent| children(&agent.join("slaves")))
+        .flat_map(|agent| children(&agent.join("work/slaves")))
         .flat_map(|agent| children(&agent.join("frameworks")))
         .flat_map(|framework| children(&framework.join("executors")))
         .flat_map(|executor| children(&executor.join("runs")))
@@ -133,7 +133,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let runs = dir
             .path()
-            .join("agent-0/slaves/S0/frameworks/F0/executors/node.a/runs");
+            .join("agent-0/work/slaves/S0/frameworks/F0/executors/node.a/runs");
         fs::create_dir_all(runs.join("0b6a8d3c")).unwrap();
         fs::create_dir_all(runs.join("latest")).unwrap();
         assert_eq!(containers(dir.path()), ["0b6a8d3c"]);

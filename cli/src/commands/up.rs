@@ -417,6 +417,7 @@ fn note_host_network(paths: &Paths, settings: &Settings) -> Result<(), Error> {
 
 fn addons(settings: &Settings, control_plane: &ControlPlane) -> Addons {
     Addons {
+        framework_name: settings.name.clone(),
         dns_address: control_plane.dns_address(),
         dns_domain: control_plane.dns_domain.clone(),
         dns_upstream: dns_upstream(),

@@ -17,6 +17,8 @@ pub const FIELD_MANAGER: &str = "k8sm";
 /// What the add-ons depend on.
 #[derive(Debug, Clone)]
 pub struct Addons {
+    /// The framework's name; names the objects that only it may change.
+    pub framework_name: String,
     /// Address of the cluster's DNS service.
     pub dns_address: IpAddr,
     /// Domain of the cluster.
@@ -37,6 +39,7 @@ impl Addons {
     /// All objects. Access comes first: the framework cannot start without it.
     pub fn manifests(&self) -> Vec<Value> {
         let mut objects = access::manifests();
+        objects.extend(crate::rbac::manifests(&self.framework_name));
         objects.extend(coredns::manifests(self));
         objects.extend(konnectivity::manifests(self));
         objects
@@ -86,6 +89,7 @@ mod tests {
 
     fn addons(dns_upstream: coredns::Upstream) -> Addons {
         Addons {
+            framework_name: "kubernetes".to_owned(),
             dns_address: "10.96.0.10".parse().unwrap(),
             dns_domain: "cluster.local".to_owned(),
             dns_upstream,
@@ -110,8 +114,9 @@ mod tests {
     fn every_object_has_a_kind_and_a_name_of_its_own() {
         let mut seen = std::collections::BTreeSet::new();
         for object in addons(coredns::Upstream::None).manifests() {
+            let namespace = &object["metadata"]["namespace"];
             let name = (
-                object["kind"].as_str().unwrap().to_owned(),
+                format!("{} {namespace}", object["kind"].as_str().unwrap()),
                 object["metadata"]["name"].as_str().unwrap().to_owned(),
             );
             assert!(seen.insert(name.clone()), "{name:?} twice");
