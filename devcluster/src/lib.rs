@@ -8,9 +8,12 @@
 
 pub mod agent;
 pub mod allocator;
+pub mod cli;
+mod client;
 pub mod clock;
 pub mod http;
 pub mod ids;
 pub mod master;
+pub mod netns;
 pub mod protocol;
 pub mod resources;

@@ -73,10 +73,8 @@ impl Fetcher {
     /// A fetcher whose cache is in `cache_dir`, which it empties: the cache belongs to one life
     /// of the agent.
     pub fn new(cache_dir: PathBuf, home: Option<PathBuf>) -> Result<Self, FetchError> {
-        // Whoever made a TLS provider the process' own first may have done so already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let nothing = String::new();
-        let client = reqwest::Client::builder()
+        let client = crate::client::builder()
             .connect_timeout(STALL_TIMEOUT)
             .read_timeout(STALL_TIMEOUT)
             .build()

@@ -71,9 +71,7 @@ enum LinkError {
 /// Keeps the agent subscribed until `shutdown`, or until the master refuses it for good (which
 /// the agent hears as [`to_agent::Message::Refused`]).
 pub async fn run(master: String, events: mpsc::Sender<LinkEvent>, shutdown: CancellationToken) {
-    let client = match reqwest::Client::builder()
-        // Master and agent are neighbours; a proxy of the machine's environment is not theirs.
-        .no_proxy()
+    let client = match crate::client::builder()
         .connect_timeout(CALL_TIMEOUT)
         .build()
     {

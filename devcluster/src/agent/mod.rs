@@ -5,6 +5,7 @@
 //! [`fetcher`] and [`sandbox`], the memory on disk in [`store`].
 
 pub mod cgroups;
+pub mod command_executor;
 pub mod config;
 pub mod container;
 pub mod core;

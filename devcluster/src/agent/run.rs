@@ -7,10 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use mesos::codec::Encoding;
 use mesos::pb;
-use mesos::recordio;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -29,14 +27,12 @@ use super::link::{self, LinkEvent};
 use super::store::Store;
 use super::{environment, sandbox};
 use crate::clock::Time;
+use crate::http::{encode, stream};
 use crate::ids::{ExecutorId, FrameworkId};
 use crate::protocol::{FromAgent, to_agent};
 
 /// Requests that may wait for the loop; HTTP clients wait when they are more.
 const REQUESTS: usize = 1024;
-/// Events that may wait in one executor's subscription. One that does not read is cut off and
-/// may subscribe again.
-const STREAM_FRAMES: usize = 4096;
 /// HEARTBEAT on executors' subscriptions (Mesos).
 const EXECUTOR_HEARTBEAT: Duration = Duration::from_secs(30 * 60);
 /// How long executors may take after the master has shut the agent down.
@@ -86,13 +82,13 @@ pub enum AgentError {
 
 /// What the HTTP side asks the loop for.
 pub(super) enum Request {
-    /// SUBSCRIBE; the frames of the stream come through the receiver.
+    /// SUBSCRIBE; the answer is the body of the response.
     Subscribe {
         framework: FrameworkId,
         executor: ExecutorId,
         call: Box<pb::executor::call::Subscribe>,
         encoding: Encoding,
-        reply: oneshot::Sender<Result<Subscription, Refusal>>,
+        reply: oneshot::Sender<Result<axum::body::Body, Refusal>>,
     },
     /// UPDATE.
     Update {
@@ -110,13 +106,6 @@ pub(super) enum Request {
     },
     /// Something that is answered from the state as it is.
     Look(Box<dyn FnOnce(&View<'_>) + Send>),
-}
-
-/// The reader's end of an executor's subscription.
-pub(super) struct Subscription {
-    pub frames: mpsc::Receiver<Bytes>,
-    /// Its end tells the loop.
-    _reader: tokio_util::sync::DropGuard,
 }
 
 /// What operators may look at.
@@ -148,7 +137,7 @@ enum Input {
 }
 
 struct Stream {
-    frames: mpsc::Sender<Bytes>,
+    sender: stream::Sender,
     encoding: Encoding,
 }
 
@@ -491,25 +480,19 @@ impl Loop {
             } => {
                 let stream = StreamId(self.next_stream);
                 self.next_stream += 1;
-                let (frames, receiver) = mpsc::channel(STREAM_FRAMES);
-                match self
+                let inputs = self.inputs.clone();
+                let (sender, body) = stream::channel(move || {
+                    // A full queue only delays the news until the next event cannot be sent.
+                    let _ = inputs.try_send(Input::StreamClosed(stream));
+                });
+                self.streams.insert(stream, Stream { sender, encoding });
+                let answer = self
                     .core
-                    .subscribe(now, &framework, &executor, stream, &call)
-                {
-                    Ok(()) => {
-                        self.streams.insert(stream, Stream { frames, encoding });
-                        let reader = CancellationToken::new();
-                        self.watch(stream, reader.clone());
-                        // Not there any more: the guard in it tells so at once.
-                        let _ = reply.send(Ok(Subscription {
-                            frames: receiver,
-                            _reader: reader.drop_guard(),
-                        }));
-                    }
-                    Err(refusal) => {
-                        let _ = reply.send(Err(refusal));
-                    }
+                    .subscribe(now, &framework, &executor, stream, &call);
+                if answer.is_err() {
+                    self.streams.remove(&stream);
                 }
+                let _ = reply.send(answer.map(|()| body));
             }
             Request::Update {
                 framework,
@@ -540,15 +523,6 @@ impl Loop {
         }
     }
 
-    /// Tells the loop when nobody reads a stream any more.
-    fn watch(&self, stream: StreamId, reader: CancellationToken) {
-        let inputs = self.inputs.clone();
-        tokio::spawn(async move {
-            reader.cancelled().await;
-            let _ = inputs.send(Input::StreamClosed(stream)).await;
-        });
-    }
-
     fn beat(&mut self) {
         let event = pb::executor::Event {
             r#type: Some(pb::executor::event::Type::Heartbeat as i32),
@@ -564,8 +538,8 @@ impl Loop {
         let Some(stream) = self.streams.get(&id) else {
             return;
         };
-        let frame = recordio::encode(&stream.encoding.encode(event));
-        if stream.frames.try_send(frame.into()).is_err() {
+        let record = encode(stream.encoding, event);
+        if stream.sender.send(&record).is_err() {
             // Gone, or so slow that it has to start anew.
             self.streams.remove(&id);
             self.core.stream_closed(id);

@@ -251,6 +251,43 @@ impl Cgroups {
     }
 }
 
+/// Kills everything below a root, whatever it is, and removes the root from every hierarchy.
+/// For the end of a cluster whose agents may have been killed.
+pub async fn sweep(root: &str, patience: Duration) -> Result<(), CgroupError> {
+    for mount in mounts()? {
+        let path = mount.path.join(root);
+        let deadline = tokio::time::Instant::now() + patience;
+        while path.is_dir() {
+            let cgroups = tree(&path);
+            // What is frozen cannot die.
+            for cgroup in cgroups.iter().rev() {
+                for (file, thawed) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
+                    let _ = fs::OpenOptions::new()
+                        .write(true)
+                        .open(cgroup.join(file))
+                        .and_then(|mut f| io::Write::write_all(&mut f, thawed.as_bytes()));
+                }
+            }
+            let left: Vec<u32> = cgroups.iter().flat_map(|c| processes(c)).collect();
+            if left.is_empty() {
+                break;
+            }
+            if tokio::time::Instant::now() >= deadline {
+                let left = left.len();
+                return Err(CgroupError::Undead {
+                    left,
+                    path,
+                    after: patience,
+                });
+            }
+            left.into_iter().for_each(super::container::kill);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        remove_tree(&path, patience).await?;
+    }
+    Ok(())
+}
+
 /// A container has used more memory than it was granted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OutOfMemory {

@@ -1,37 +1,34 @@
 //! `/api/v1/executor`.
 
-use axum::body::{Body, Bytes};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::Response;
 use mesos::pb;
 use pb::executor::Call;
 use pb::executor::call::Type;
 use tokio::sync::oneshot;
 
 use super::Requests;
-use super::body::{accepted, bad_request, read_call, text};
 use crate::agent::core::Refusal;
-use crate::agent::run::{Request, Subscription};
+use crate::agent::run::Request;
+use crate::http::{accepted, empty, error, read_call};
 use crate::ids::{ExecutorId, FrameworkId};
 
 /// Handles one call.
 pub(super) async fn handle(requests: &Requests, headers: &HeaderMap, body: &[u8]) -> Response {
-    let call = match read_call::<Call>(headers, body) {
-        Ok((call, _)) => call,
-        Err(refusal) => return refusal,
+    let call = match read_call::<Call>(headers, body, "Call") {
+        Ok(call) => call,
+        Err(refusal) => return *refusal,
     };
     if let Err(why) = validate(&call) {
-        return bad_request(format!("Failed to validate Executor::Call: {why}"));
+        return error(400, format!("Failed to validate Executor::Call: {why}"));
     }
     let framework = FrameworkId::from(&call.framework_id);
     let executor = ExecutorId::from(&call.executor_id);
     match call.r#type() {
         Type::Subscribe => {
-            let Some(encoding) = accepted(headers) else {
-                return text(
-                    StatusCode::NOT_ACCEPTABLE,
-                    "Expecting 'Accept' to allow 'application/x-protobuf' or 'application/json'",
-                );
+            let encoding = match accepted(headers) {
+                Ok(encoding) => encoding,
+                Err(refusal) => return *refusal,
             };
             let (reply, answer) = oneshot::channel();
             let request = Request::Subscribe {
@@ -42,12 +39,15 @@ pub(super) async fn handle(requests: &Requests, headers: &HeaderMap, body: &[u8]
                 reply,
             };
             match super::ask(requests, request, answer).await {
-                Ok(Ok(subscription)) => {
-                    let content = [(header::CONTENT_TYPE, encoding.media_type())];
-                    (content, Body::from_stream(frames(subscription))).into_response()
+                Ok(Ok(body)) => {
+                    let mut response = Response::new(body);
+                    let content_type = HeaderValue::from_static(encoding.media_type());
+                    let headers = response.headers_mut();
+                    headers.insert(header::CONTENT_TYPE, content_type);
+                    response
                 }
                 Ok(Err(refusal)) => refused(refusal),
-                Err(response) => response,
+                Err(response) => *response,
             }
         }
         Type::Update => {
@@ -70,35 +70,26 @@ pub(super) async fn handle(requests: &Requests, headers: &HeaderMap, body: &[u8]
             };
             accepted_or(super::ask(requests, request, answer).await)
         }
-        Type::Heartbeat => StatusCode::ACCEPTED.into_response(),
-        Type::Unknown => StatusCode::NOT_IMPLEMENTED.into_response(),
+        Type::Heartbeat => empty(202),
+        Type::Unknown => empty(501),
     }
 }
 
-fn frames(
-    subscription: Subscription,
-) -> impl futures::Stream<Item = Result<Bytes, std::convert::Infallible>> {
-    futures::stream::unfold(subscription, |mut subscription| async {
-        let frame = subscription.frames.recv().await?;
-        Some((Ok(frame), subscription))
-    })
-}
-
-fn accepted_or(answer: Result<Result<(), Refusal>, Response>) -> Response {
+fn accepted_or(answer: Result<Result<(), Refusal>, Box<Response>>) -> Response {
     match answer {
-        Ok(Ok(())) => StatusCode::ACCEPTED.into_response(),
+        Ok(Ok(())) => empty(202),
         Ok(Err(refusal)) => refused(refusal),
-        Err(response) => response,
+        Err(response) => *response,
     }
 }
 
 fn refused(refusal: Refusal) -> Response {
     let status = match refusal {
-        Refusal::Recovering => StatusCode::SERVICE_UNAVAILABLE,
-        Refusal::NoFramework | Refusal::NoExecutor => StatusCode::BAD_REQUEST,
-        Refusal::NotSubscribed => StatusCode::FORBIDDEN,
+        Refusal::Recovering => 503,
+        Refusal::NoFramework | Refusal::NoExecutor => 400,
+        Refusal::NotSubscribed => 403,
     };
-    text(status, refusal.to_string())
+    error(status, refusal.to_string())
 }
 
 /// Mesos' own checks, in its order and words.

@@ -1,0 +1,271 @@
+//! `k8sm dev mesos`: a master, an agent, or both on one machine. The `k8sm` program mounts
+//! [`Args`] and calls [`run`]; the small program `mesos-dev` does nothing else.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Subcommand, ValueEnum};
+use tokio_util::sync::CancellationToken;
+
+use crate::agent::{self, AgentConfig, Isolation, Launcher};
+use crate::master::{self, MasterConfig};
+use crate::netns::Netns;
+use crate::resources::{Resources, parse_attributes};
+
+mod cluster;
+mod detect;
+
+/// Arguments of `k8sm dev mesos`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Args {
+    /// One part on its own.
+    #[command(subcommand)]
+    pub part: Option<Part>,
+    /// All of them.
+    #[command(flatten)]
+    pub cluster: cluster::ClusterArgs,
+}
+
+/// The parts.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Part {
+    /// Runs a Mesos master
+    Master(MasterArgs),
+    /// Runs a Mesos agent
+    Agent(Box<AgentArgs>),
+    /// The first process of a container
+    #[command(hide = true)]
+    Init,
+    /// The executor of a command task
+    #[command(hide = true)]
+    CommandExecutor,
+}
+
+/// Arguments of a master.
+#[derive(Debug, Clone, clap::Args)]
+pub struct MasterArgs {
+    /// Where the master listens
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:5050")]
+    pub listen: SocketAddr,
+    /// Where the master keeps what it must not forget
+    #[arg(long, value_name = "DIR")]
+    pub work_dir: PathBuf,
+    /// Address that others are told [default: the one it listens on]
+    #[arg(long, value_name = "IP")]
+    pub advertise: Option<IpAddr>,
+    /// Name of the cluster, for people
+    #[arg(long, value_name = "NAME")]
+    pub cluster: Option<String>,
+}
+
+/// Values of `--launcher`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LauncherArg {
+    /// Processes are kept track of by cgroups; needs root
+    Linux,
+    /// Processes are kept track of by session
+    Posix,
+}
+
+/// Arguments of an agent.
+#[derive(Debug, Clone, clap::Args)]
+pub struct AgentArgs {
+    /// The master, host:port
+    #[arg(long, value_name = "IP:PORT")]
+    pub master: String,
+    /// Where the agent listens
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:5051")]
+    pub listen: SocketAddr,
+    /// Address that others are told, when it listens on all
+    #[arg(long, value_name = "IP")]
+    pub advertise: Option<IpAddr>,
+    /// Directory of sandboxes, and of what the agent must not forget
+    #[arg(long, value_name = "DIR")]
+    pub work_dir: PathBuf,
+    /// Its name in offers [default: its address]
+    #[arg(long, value_name = "NAME")]
+    pub hostname: Option<String>,
+    /// What it offers; what is left out is found out: cpus, mem and disk of the machine, and
+    /// ports:[31000-32000]
+    #[arg(long, value_name = "RESOURCES", default_value = "")]
+    pub resources: String,
+    /// Attributes, `name:value;name:value`
+    #[arg(long, value_name = "ATTRIBUTES", default_value = "")]
+    pub attributes: String,
+    /// Name of the agent's own cgroup in each hierarchy
+    #[arg(long, value_name = "NAME", default_value = "mesos")]
+    pub cgroups_root: String,
+    /// How processes are kept track of [default: linux for root, else posix]
+    #[arg(long, value_enum)]
+    pub launcher: Option<LauncherArg>,
+    /// How resources are enforced: posix/cpu,posix/mem or cgroups/cpu,cgroups/mem
+    /// [default: cgroups for root, else posix]
+    #[arg(long, value_name = "ISOLATORS")]
+    pub isolation: Option<String>,
+    /// Give containers no more CPU than they request, even without a limit
+    #[arg(long)]
+    pub cgroups_enable_cfs: bool,
+    /// How long an executor may take to register after its launch
+    #[arg(long, value_name = "DURATION", default_value = "1mins", value_parser = agent::duration::parse)]
+    pub executor_registration_timeout: Duration,
+    /// How long executors may take to come back after a restart of the agent
+    #[arg(long, value_name = "DURATION", default_value = "2secs", value_parser = agent::duration::parse)]
+    pub executor_reregistration_timeout: Duration,
+    /// How long an executor may take to end after SHUTDOWN
+    #[arg(long, value_name = "DURATION", default_value = "5secs", value_parser = agent::duration::parse)]
+    pub executor_shutdown_grace_period: Duration,
+    /// How long executors wait for the agent to come back
+    #[arg(long, value_name = "DURATION", default_value = "15mins", value_parser = agent::duration::parse)]
+    pub recovery_timeout: Duration,
+    /// How long sandboxes are kept after the end of their executors
+    #[arg(long, value_name = "DURATION", default_value = "1weeks", value_parser = agent::duration::parse)]
+    pub gc_delay: Duration,
+    /// Its own network and mount namespace
+    #[command(flatten)]
+    pub netns: NetnsArgs,
+}
+
+/// A network and mount namespace of the agent's own. All three or none.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct NetnsArgs {
+    /// Prefix of the names of namespaces, links and rules, at most 8 characters; agents with
+    /// the same prefix share a bridge
+    #[arg(
+        long,
+        value_name = "PREFIX",
+        requires = "netns_number",
+        requires = "netns_subnet"
+    )]
+    pub netns_prefix: Option<String>,
+    /// Number of the agent among those with its prefix, from 0
+    #[arg(long, value_name = "N", requires = "netns_prefix")]
+    pub netns_number: Option<u16>,
+    /// Subnet of the bridge; the machine has its first address, agent N the one N + 2
+    #[arg(long, value_name = "CIDR", requires = "netns_prefix")]
+    pub netns_subnet: Option<crate::netns::Subnet>,
+}
+
+impl NetnsArgs {
+    fn netns(&self) -> anyhow::Result<Option<Netns>> {
+        let (Some(prefix), Some(number), Some(subnet)) =
+            (&self.netns_prefix, self.netns_number, self.netns_subnet)
+        else {
+            return Ok(None);
+        };
+        Ok(Some(Netns::new(prefix, number, subnet)?))
+    }
+}
+
+/// Runs what the arguments say. `words` are those by which the present program comes to these
+/// arguments (`dev`, `mesos`); it starts itself again with them. Must be called before any
+/// thread is started.
+pub fn run(args: Args, words: &[&str]) -> anyhow::Result<()> {
+    let program = std::env::current_exe().context("cannot find this very program")?;
+    let mut line: Vec<OsString> = vec![program.into()];
+    line.extend(words.iter().map(OsString::from));
+    match args.part {
+        Some(Part::Init) => agent::container::init::main(),
+        Some(Part::CommandExecutor) => {
+            block_on(agent::command_executor::main())?.map_err(anyhow::Error::from)
+        }
+        Some(Part::Master(args)) => block_on(run_master(args))?,
+        Some(Part::Agent(args)) => {
+            let config = agent_config(&args, &line)?;
+            if let Some(netns) = args.netns.netns()? {
+                netns.make()?;
+                netns.enter(&args.work_dir)?;
+            }
+            block_on(async {
+                agent::run(config, stop_at_signal()?).await?;
+                Ok(())
+            })?
+        }
+        None => cluster::run(&args.cluster, &line),
+    }
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the asynchronous runtime")?;
+    let result = runtime.block_on(work);
+    // Nothing that is still blocked matters any more.
+    runtime.shutdown_timeout(Duration::from_millis(500));
+    Ok(result)
+}
+
+async fn run_master(args: MasterArgs) -> anyhow::Result<()> {
+    let config = MasterConfig {
+        advertise: args.advertise,
+        cluster: args.cluster,
+        ..MasterConfig::new(args.listen, args.work_dir)
+    };
+    master::run(config, stop_at_signal()?).await?;
+    Ok(())
+}
+
+/// Cancelled at SIGTERM or SIGINT.
+fn stop_at_signal() -> anyhow::Result<CancellationToken> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
+    let stop = CancellationToken::new();
+    let cancel = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        cancel.cancel();
+    });
+    Ok(stop)
+}
+
+fn agent_config(args: &AgentArgs, line: &[OsString]) -> anyhow::Result<AgentConfig> {
+    // Sandboxes are named in messages and environments: their paths must not depend on where
+    // the agent was started.
+    let work_dir = std::path::absolute(&args.work_dir)
+        .with_context(|| format!("--work-dir={}", args.work_dir.display()))?;
+    std::fs::create_dir_all(&work_dir)
+        .with_context(|| format!("cannot make --work-dir={}", work_dir.display()))?;
+    let root = nix::unistd::geteuid().is_root();
+    let isolation = match &args.isolation {
+        Some(text) => Isolation::parse(text)?,
+        None if root => Isolation::CGROUPS,
+        None => Isolation::POSIX,
+    };
+    let launcher = match args.launcher {
+        Some(LauncherArg::Linux) => Launcher::Linux,
+        Some(LauncherArg::Posix) => Launcher::Posix,
+        None if root => Launcher::Linux,
+        None => Launcher::Posix,
+    };
+    let given = Resources::parse(&args.resources).context("--resources")?;
+    let defaults = AgentConfig::new(args.listen, args.master.clone(), &work_dir, line);
+    let hostname = args
+        .hostname
+        .clone()
+        .unwrap_or_else(|| args.advertise.unwrap_or(args.listen.ip()).to_string());
+    Ok(AgentConfig {
+        advertise: args.advertise,
+        hostname,
+        resources: detect::complete(given, &work_dir)?,
+        attributes: parse_attributes(&args.attributes).context("--attributes")?,
+        launcher,
+        isolation,
+        cgroups_root: args.cgroups_root.clone(),
+        cgroups_enable_cfs: args.cgroups_enable_cfs,
+        executor_registration_timeout: args.executor_registration_timeout,
+        executor_reregistration_timeout: args.executor_reregistration_timeout,
+        executor_shutdown_grace_period: args.executor_shutdown_grace_period,
+        recovery_timeout: args.recovery_timeout,
+        gc_delay: args.gc_delay,
+        ..defaults
+    })
+}
