@@ -89,7 +89,15 @@ fn same(a: &Path, b: &Path) -> io::Result<bool> {
 
 /// Whether this process has other mounts than the first one of the machine (or container).
 fn own_namespace() -> io::Result<bool> {
-    Ok(fs::read_link("/proc/self/ns/mnt")? != fs::read_link("/proc/1/ns/mnt")?)
+    let own = fs::read_link("/proc/self/ns/mnt")?;
+    match fs::read_link("/proc/1/ns/mnt") {
+        Ok(first) => Ok(own != first),
+        // Where the first process has capabilities that this one lacks (CAP_SYS_RESOURCE in some
+        // containers) it cannot be looked at. The executor has made a namespace of its own at its
+        // start, or it would not have come this far.
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(true),
+        Err(e) => Err(e),
+    }
 }
 
 #[cfg(test)]
