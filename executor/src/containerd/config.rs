@@ -65,6 +65,7 @@ impl ContainerdConfig {
              [plugins.'io.containerd.cri.v1.runtime'.cni]\n\
              \x20 bin_dirs = [{cni_bin}]\n\
              \x20 conf_dir = {cni_conf}\n\
+             \x20 use_internal_loopback = true\n\
              \n\
              [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]\n\
              \x20 runtime_type = 'io.containerd.runc.v2'\n\

@@ -23,12 +23,13 @@ pub const FILE_NAME: &str = "10-k8sm.conflist";
 /// user of that plugin on the machine.
 pub const PORTMAP_TABLE: &str = "cni_hostport";
 
-/// The configuration list: a port of the bridge with an address of the node's range, and host ports.
+/// The configuration list: a point-to-point link for each pod with an address of the node's
+/// range, and host ports.
 ///
-/// - `portIsolation`: pods of one node do not reach each other on the link layer; the bridge
-///   answers ARP for them (`proxy_arp_pvlan`) and routes. So replies to a service's address pass
-///   connection tracking on their way back, whether or not `br_netfilter` is there.
-/// - host ports leave 127/8 alone: other things listen there, the executor's balancer among them.
+/// - Pods hang on links of their own and not on a common bridge, so everything between them is
+///   routed: replies to a service's address pass connection tracking on their way back. On a bridge
+///   that would depend on `br_netfilter` being loaded, which Docker's start decides.
+/// - Host ports leave 127/8 alone: other things listen there, the executor's balancer among them.
 pub fn render(
     names: &Names,
     pods: Ipv4Range,
@@ -42,15 +43,11 @@ pub fn render(
     };
     let config = json!({
         "cniVersion": "1.0.0",
-        "name": names.bridge,
+        "name": names.gateway,
         "plugins": [
             {
-                "type": "bridge",
-                "bridge": names.bridge,
-                "isGateway": true,
+                "type": "ptp",
                 "ipMasq": false,
-                "hairpinMode": true,
-                "portIsolation": true,
                 "mtu": mtu,
                 "ipam": {
                     "type": "host-local",
@@ -76,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pods_hang_on_the_nodes_bridge_and_host_ports_leave_loopback_alone() {
+    fn pods_have_links_of_their_own_and_host_ports_leave_loopback_alone() {
         let names = Names::new("0badcafe");
         let pods = "10.244.3.0/24".parse().unwrap();
         let dir = Path::new("/n/cni");

@@ -1,5 +1,6 @@
-//! The pod network of this node: a bridge for its pods, a VXLAN to the other nodes', source NAT for
-//! what leaves the pod range, and accepts where Docker's rules drop.
+//! The pod network of this node: a link with the gateway's address, a VXLAN to the other nodes,
+//! source NAT for what leaves the pod range, and accepts where Docker's rules drop. Pods get
+//! point-to-point links from a CNI plugin; everything between them is routed.
 //!
 //! | part | what |
 //! |---|---|
@@ -94,8 +95,8 @@ pub struct Network {
 }
 
 impl Network {
-    /// Claims the network namespace, removes what dead nodes left, and makes bridge, VXLAN device,
-    /// rules and settings. What outlives this process is noted in `cleanup` before it is made.
+    /// Claims the network namespace, removes what dead nodes left, and makes links, rules and
+    /// settings. What outlives this process is noted in `cleanup` before it is made.
     pub async fn set_up(spec: NetworkSpec, cleanup: &Manifest) -> Result<Self, NetworkError> {
         let backend = filter_backend(&kernel_release());
         let holder = Holder {
@@ -109,7 +110,7 @@ impl Network {
         sweep::refuse_foreign(backend).await?;
         sweep::dead_nodes(&spec).await?;
 
-        let (table, links) = (&spec.names.table, [&spec.names.bridge, &spec.names.vxlan]);
+        let (table, links) = (&spec.names.table, [&spec.names.gateway, &spec.names.vxlan]);
         if backend == FilterBackend::Nftables {
             let ip = |table: &str| Leftover::NftTable {
                 family: "ip".to_owned(),

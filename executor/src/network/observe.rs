@@ -124,7 +124,7 @@ fn from_links(spec: &NetworkSpec, links: Vec<Link>) -> Observed {
             .filter_map(|a| Some((a.local.parse().ok()?, a.prefixlen)))
             .collect();
         let up = link.flags.iter().any(|f| f == "UP");
-        if link.ifname == spec.names.bridge {
+        if link.ifname == spec.names.gateway {
             observed.bridge = Some(Bridge {
                 kind: kind(&link.linkinfo.info_kind),
                 address: link.address,

@@ -157,7 +157,7 @@ fn plan_bridge(
     mtu: u32,
     ip: &mut Vec<String>,
 ) -> Result<(), Impossible> {
-    let name = &spec.names.bridge;
+    let name = &spec.names.gateway;
     let gateway = spec.pods.gateway();
     let address = HardwareAddress::bridge(gateway).to_string();
     match there {

@@ -31,16 +31,17 @@ pub struct NetworkSpec {
 /// node's name, so that two nodes never meet and a later life finds what an earlier one left.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
-    /// The bridge that pods hang on. Also the name of the CNI network.
-    pub bridge: String,
+    /// The link that holds the pods' gateway address (a bridge without ports, which every kernel
+    /// can make). Also the name of the CNI network.
+    pub gateway: String,
     /// The VXLAN device.
     pub vxlan: String,
     /// The nftables table (family `ip`).
     pub table: String,
 }
 
-/// What the names of bridges and tables of all nodes start with.
-pub const BRIDGE_PREFIX: &str = "k8s";
+/// What the names of gateway links and tables of all nodes start with.
+pub const GATEWAY_PREFIX: &str = "k8s";
 /// What the names of all VXLAN devices start with.
 pub const VXLAN_PREFIX: &str = "k8v";
 /// Length of the hash in these names.
@@ -50,16 +51,16 @@ impl Names {
     /// From the short hash of a node's name.
     pub fn new(hash: &str) -> Self {
         Self {
-            bridge: format!("{BRIDGE_PREFIX}{hash}"),
+            gateway: format!("{GATEWAY_PREFIX}{hash}"),
             vxlan: format!("{VXLAN_PREFIX}{hash}"),
-            table: format!("{BRIDGE_PREFIX}{hash}"),
+            table: format!("{GATEWAY_PREFIX}{hash}"),
         }
     }
 
     /// The hash in such a name, if it is one.
     pub fn hash_of(name: &str) -> Option<&str> {
         let hash = name
-            .strip_prefix(BRIDGE_PREFIX)
+            .strip_prefix(GATEWAY_PREFIX)
             .or_else(|| name.strip_prefix(VXLAN_PREFIX))?;
         let ours = hash.len() == HASH_LEN
             && hash
@@ -182,7 +183,7 @@ mod tests {
     #[test]
     fn link_names_fit_into_fifteen_bytes() {
         let spec = NetworkSpec::new(&node_config(), "0badcafe").unwrap();
-        assert!(spec.names.bridge.len() <= 15 && spec.names.vxlan.len() <= 15);
+        assert!(spec.names.gateway.len() <= 15 && spec.names.vxlan.len() <= 15);
         assert_eq!(Names::hash_of(&spec.names.vxlan), Some("0badcafe"));
         assert_eq!(Names::hash_of("k8sDEADBEEF"), None);
         assert_eq!(Names::hash_of("k8s"), None);

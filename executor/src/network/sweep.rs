@@ -44,7 +44,7 @@ pub(super) async fn refuse_foreign(backend: FilterBackend) -> Result<(), Network
 
 /// Removes links and tables of other nodes, all of them dead.
 pub(super) async fn dead_nodes(spec: &NetworkSpec) -> Result<(), CommandError> {
-    let own = Names::hash_of(&spec.names.bridge);
+    let own = Names::hash_of(&spec.names.gateway);
     let dead = |name: &str| Names::hash_of(name).is_some_and(|hash| Some(hash) != own);
     for link in observe::link_names().await?.iter().filter(|l| dead(l)) {
         tracing::info!(link, "removing the link of a dead node");
@@ -125,7 +125,7 @@ pub async fn node(spec: &NetworkSpec) -> Result<(), CommandError> {
         }
     }
     let links = observe::link_names().await?;
-    for link in [&spec.names.bridge, &spec.names.vxlan] {
+    for link in [&spec.names.gateway, &spec.names.vxlan] {
         if links.contains(link) {
             command::run("ip", &["link", "del", "dev", link], None).await?;
         }

@@ -17,14 +17,10 @@ pub struct SysctlError {
 /// Settings below `/proc/sys/net/ipv4`, in order.
 pub fn settings(names: &Names) -> Vec<(String, &'static str)> {
     let mut all = vec![("ip_forward".to_owned(), "1")];
-    for link in [&names.bridge, &names.vxlan] {
+    for link in [&names.gateway, &names.vxlan] {
         // Packets to a service come back over another link than their address would say.
         all.push((format!("conf/{link}/rp_filter"), "0"));
     }
-    // Pods of one node are isolated from each other on the link layer (see `cni`): the bridge
-    // answers ARP requests of one for another and routes between them.
-    all.push((format!("conf/{}/proxy_arp_pvlan", names.bridge), "1"));
-    all.push((format!("conf/{}/send_redirects", names.bridge), "0"));
     all
 }
 

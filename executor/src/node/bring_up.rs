@@ -226,7 +226,7 @@ async fn forget_reservations(
     {
         return Ok(());
     }
-    let dir = prepared.files.ipam.join(&prepared.network.names.bridge);
+    let dir = prepared.files.ipam.join(&prepared.network.names.gateway);
     match fs::remove_dir_all(&dir) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
             let message = format!("removing {}: {e}", dir.display());

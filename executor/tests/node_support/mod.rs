@@ -81,7 +81,7 @@ pub fn payload(upstream: &Path, dir: &Path) {
         "kubelet",
         "kube-proxy",
     ];
-    let cni = ["bridge", "host-local", "loopback", "portmap", "firewall"];
+    let cni = ["ptp", "host-local", "portmap"];
     for (folder, programs) in [("bin", &bin[..]), ("cni", &cni[..])] {
         std::fs::create_dir_all(dir.join(folder)).unwrap();
         for program in programs {
