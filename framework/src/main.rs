@@ -18,6 +18,8 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
+    // For TLS with the API server. Fails only when a provider is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     // Two threads: decisions are made on one, waiting on many connections needs no more.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

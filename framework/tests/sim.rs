@@ -115,3 +115,41 @@ fn nothing_is_lost_or_doubled_whatever_fails() {
         assert_eq!(sim.api.bound(), 18, "seed {seed}");
     }
 }
+
+/// The figures of the README: `cargo test --release -p framework --test sim -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement, of use in a release build only"]
+fn a_thousand_agents_and_ten_thousand_pods() {
+    let before = resident_kib();
+    let mut sim = Simulation::new(
+        7,
+        1000,
+        size(16, 65_536),
+        CoreConfig::default(),
+        Faults::default(),
+    );
+    for n in 0..10 {
+        sim.api
+            .add_replicas(1000, pod(&format!("{}m", 100 + n), "256Mi"));
+    }
+    sim.run(minutes(3));
+    println!(
+        "{} pods bound on {} nodes, {} launches, {:?} of CPU in the core: {:?} per pod; resident memory of \
+         core and simulation {} MiB",
+        sim.api.bound(),
+        sim.api.nodes(),
+        sim.mesos.launched,
+        sim.core_time,
+        sim.core_time / 10_000,
+        (resident_kib() - before) / 1024,
+    );
+    assert_settled(&sim, 7);
+    assert_eq!(sim.api.bound(), 10_000);
+}
+
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
+    line.and_then(|l| l.trim().trim_end_matches(" kB").parse().ok())
+        .unwrap_or(0)
+}

@@ -58,11 +58,20 @@ pub struct Agent {
     pub active: bool,
     /// The most that was offered and declined, for the reasons in FailedScheduling, and to tell
     /// news from offers that return.
-    pub declined: BTreeMap<Role, super::pool::Pool>,
+    pub declined: BTreeMap<Role, Declined>,
     /// Nodes failed to start on it: no new attempt before this.
     pub not_before: Time,
     /// How many starts have failed in a row.
     pub failures: u32,
+}
+
+/// What was given back to Mesos.
+#[derive(Debug, Clone)]
+pub struct Declined {
+    /// The resources.
+    pub pool: super::pool::Pool,
+    /// When.
+    pub at: Time,
 }
 
 impl Agent {

@@ -45,7 +45,7 @@ impl State {
         let (amounts, ports) = (offer.pool.amounts(), offer.pool.ports().len());
         let known = agent.declined.remove(&role);
         let news = known.is_none_or(|declined| {
-            !declined.amounts().covers(&amounts) || declined.ports().len() < ports
+            !declined.pool.amounts().covers(&amounts) || declined.pool.ports().len() < ports
         });
         let total_unknown = agent.total == Amounts::default();
         if !self.offers.add(offer, self.now) {

@@ -53,8 +53,9 @@ pub(super) type Order = Vec<(Rank, AgentId, Role)>;
 impl State {
     /// What can be done on an agent now, or why nothing.
     pub(super) fn rank(&self, id: &AgentId) -> Result<Rank, Rejection> {
+        let not_now = |why| Err(Rejection::NotNow(why));
         let Some(agent) = self.agents.get(id) else {
-            return Err(Rejection::Unschedulable);
+            return not_now("node(s) whose Mesos agent is not registered");
         };
         let node = self.node_of.get(id).and_then(|name| self.nodes.get(name));
         match node.map(|n| (n.phase, n.give_up)) {
@@ -62,14 +63,22 @@ impl State {
             Some((NodePhase::Starting, false)) => Ok(Rank::Starting),
             Some((phase, false)) if phase.is_prepared_for() => Ok(Rank::Prepared),
             None | Some((NodePhase::Offline, false)) => {
-                if agent.ip.is_some() && agent.active && agent.not_before <= self.now {
-                    Ok(Rank::Fresh)
+                if agent.ip.is_none() {
+                    not_now("Mesos agent(s) that offer no address")
+                } else if agent.not_before > self.now {
+                    not_now("node(s) that failed to start and are tried again soon")
                 } else {
-                    Err(Rejection::Unschedulable)
+                    Ok(Rank::Fresh)
                 }
             }
-            Some((NodePhase::Unreachable, _)) => Err(Rejection::Taint),
-            Some(_) => Err(Rejection::Unschedulable),
+            Some((NodePhase::Launching, false)) => not_now("node(s) that Mesos is about to start"),
+            Some((NodePhase::Unreachable, _)) => {
+                not_now("node(s) whose Mesos agent is unreachable")
+            }
+            Some((NodePhase::Clearing, _)) => {
+                not_now("node(s) whose executor has ended and whose pods are being removed")
+            }
+            Some(_) => not_now("node(s) that are being given back to Mesos"),
         }
     }
 
@@ -299,11 +308,13 @@ impl State {
     }
 
     /// Why a pod fits nowhere: every active agent, with what it offers or last offered.
-    pub(super) fn diagnose(&self, template: &PodTemplate) -> String {
+    /// `None` if it would fit what was declined lately, so that a REVIVE helps.
+    pub(super) fn diagnose(&self, template: &PodTemplate) -> Option<String> {
         let requirements = match &template.requirements {
             Ok(requirements) => requirements,
-            Err(error) => return error.clone(),
+            Err(error) => return Some(error.clone()),
         };
+        let allowed = |role: &Role| template.roles.is_empty() || template.roles.contains(role);
         let mut diagnosis = Diagnosis::default();
         for agent in self.agents.values().filter(|a| a.active) {
             let capacity = agent.capacity();
@@ -314,30 +325,38 @@ impl State {
                     continue;
                 }
             };
-            let allowed = |role: &Role| template.roles.is_empty() || template.roles.contains(role);
-            let mut best: Option<Vec<Rejection>> = None;
             let held = self
                 .offers
                 .of(&agent.id)
                 .map(|(role, held)| (role, &held.free));
-            let declined = agent.declined.iter();
+            // What was declined before the last REVIVE would be here again if it were free.
+            let declined = agent
+                .declined
+                .iter()
+                .filter(|(_, declined)| declined.at >= self.last_revive)
+                .map(|(role, declined)| (role, &declined.pool));
             let empty = Pool::default();
-            let pools: Vec<&Pool> = held
-                .chain(declined)
+            let mut pools: Vec<(bool, &Pool)> = held
                 .filter(|(role, _)| allowed(role))
-                .map(|(_, pool)| pool)
+                .map(|(_, pool)| (true, pool))
                 .collect();
-            let pools = if pools.is_empty() {
-                vec![&empty]
-            } else {
-                pools
-            };
-            for pool in pools {
+            pools.extend(
+                declined
+                    .filter(|(role, _)| allowed(role))
+                    .map(|(_, pool)| (false, pool)),
+            );
+            if pools.is_empty() {
+                pools.push((true, &empty));
+            }
+            let mut best: Option<Vec<Rejection>> = None;
+            for (held, pool) in pools {
                 let candidate = self.candidate(&agent.id, rank, pool);
-                let rejections = filter(requirements, &candidate).err().unwrap_or_else(|| {
-                    // Bytes fit, whole MiB do not.
-                    vec![Rejection::Insufficient("memory".to_owned())]
-                });
+                let rejections = match filter(requirements, &candidate) {
+                    Err(rejections) => rejections,
+                    Ok(_) if !held => return None,
+                    // The bytes fit, whole MiB do not; or it is planned for others.
+                    Ok(_) => vec![Rejection::Insufficient("memory".to_owned())],
+                };
                 if best.as_ref().is_none_or(|b| rejections.len() < b.len()) {
                     best = Some(rejections);
                 }
@@ -349,7 +368,7 @@ impl State {
             message.push(' ');
             message.push_str(unconsidered);
         }
-        message
+        Some(message)
     }
 
     /// The name of the node of an agent, if it has one.

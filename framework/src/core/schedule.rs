@@ -16,7 +16,7 @@ use seam::node::NodePorts;
 use super::State;
 use super::event::{Effect, Launch, NodeLaunch, PodLaunch};
 use super::ids::{AgentId, NodeName, PodUid, Role, TaskId};
-use super::node::NodePhase;
+use super::node::{Declined, NodePhase};
 use super::place::{Order, Place, Rank};
 use super::pod::{PodTemplate, Stage};
 use super::pods::EVICT_AFTER;
@@ -244,7 +244,13 @@ impl State {
             let message = match hopeless.get(&key).cloned().flatten() {
                 Some(message) => message,
                 None => {
-                    let message: Arc<str> = self.diagnose(&template).into();
+                    let Some(message) = self.diagnose(&template) else {
+                        self.wants_revive = true;
+                        self.enqueue(&uid);
+                        settles = Some(settles.map_or(SETTLE, |least| least.min(SETTLE)));
+                        continue;
+                    };
+                    let message: Arc<str> = message.into();
                     hopeless.insert(key, Some(message.clone()));
                     message
                 }
@@ -487,8 +493,11 @@ impl State {
     }
 
     fn remember_declined(&mut self, agent: &AgentId, role: &Role, pool: Pool) {
+        let now = self.now;
         if let Some(agent) = self.agents.get_mut(agent) {
-            agent.declined.insert(role.clone(), pool);
+            agent
+                .declined
+                .insert(role.clone(), Declined { pool, at: now });
         }
     }
 

@@ -129,6 +129,9 @@ pub enum Rejection {
     TooManyPods,
     /// Too little of a resource.
     Insufficient(String),
+    /// The agent cannot take a pod at the moment, whatever the pod is like; in the words that
+    /// follow a count.
+    NotNow(&'static str),
 }
 
 impl std::fmt::Display for Rejection {
@@ -144,6 +147,7 @@ impl std::fmt::Display for Rejection {
             }
             Self::TooManyPods => "Too many pods",
             Self::Insufficient(resource) => return write!(f, "Insufficient {resource}"),
+            Self::NotNow(why) => why,
         })
     }
 }

@@ -245,6 +245,8 @@ pub struct Simulation {
     /// The real core, while the framework runs.
     pub framework: Option<State>,
     config: CoreConfig,
+    /// When the core is woken next.
+    wake: Option<Time>,
     /// CPU time that the core has used.
     pub core_time: Duration,
     /// Print what happens.
@@ -278,6 +280,7 @@ impl Simulation {
             api: Api::default(),
             framework: None,
             config,
+            wake: None,
             core_time: Duration::ZERO,
             trace: false,
         };
@@ -355,7 +358,8 @@ impl Simulation {
                 }
             }
             Action::Wake { incarnation } => {
-                if incarnation == self.world.incarnation {
+                if incarnation == self.world.incarnation && self.wake == Some(self.world.now) {
+                    self.wake = None;
                     self.hear(Event::Tick);
                 }
             }
@@ -387,6 +391,7 @@ impl Simulation {
     fn start(&mut self) {
         self.world.incarnation += 1;
         let seed = self.world.rng.random();
+        self.wake = None;
         self.framework = Some(State::new(self.config.clone(), seed, self.world.now));
         self.api.list(&mut self.world);
         let after = self.world.millis(100..2000);
@@ -420,7 +425,11 @@ impl Simulation {
         if let Some(at) = wake {
             let incarnation = self.world.incarnation;
             let after = at.since(self.world.now).max(Duration::from_millis(1));
-            self.world.at(after, Action::Wake { incarnation });
+            let at = self.world.now + after;
+            if self.wake.is_none_or(|set| at < set || set < self.world.now) {
+                self.wake = Some(at);
+                self.world.at(after, Action::Wake { incarnation });
+            }
         }
     }
 
