@@ -56,7 +56,8 @@ conformance: setup-conformance release ## upstream's conformance tests on three 
 	@$(SUDO) scripts/conformance
 
 bench: setup-bench release ## speed and memory, as ratios in one run
-	@$(SUDO) scripts/bench
+	@$(K8SM) upstream build >/dev/null
+	@$(SUDO) env "PATH=$$PATH" K8SM_UPSTREAM_BIN="$$($(K8SM) upstream path)" cargo bench --quiet -p cli --bench cluster
 
 clean: ## removes what cargo built (not the cache of upstream components)
 	@cargo clean
