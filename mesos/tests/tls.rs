@@ -178,3 +178,40 @@ async fn a_master_that_asks_for_a_certificate_gets_ours() {
     let (result, ()) = tokio::join!(get_agents(&address, &config), answer(server));
     result.expect("accepted");
 }
+
+/// Runs by itself, and once more as a child of the next test.
+#[tokio::test]
+async fn a_client_without_a_given_authority_trusts_the_machines() {
+    let server = Authority::new("ours").serve("127.0.0.1", false).await;
+    let url = format!("https://{}", server.address);
+    let error = get_agents(&url, &ClientConfig::default())
+        .await
+        .expect_err("not trusted");
+    println!("refused: {error}");
+    let plain = Server::start().await;
+    let address = plain.address.to_string();
+    let config = ClientConfig::default();
+    let (result, ()) = tokio::join!(get_agents(&address, &config), answer(plain));
+    result.expect("no TLS");
+}
+
+#[test]
+fn a_machine_without_authorities_can_do_without_tls() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("none.pem");
+    std::fs::write(&file, "").expect("written");
+    let output = std::process::Command::new(std::env::current_exe().expect("this test"))
+        .args(["--exact", "--nocapture"])
+        .arg("a_client_without_a_given_authority_trusts_the_machines")
+        // Where the certificates of the operating system are looked for.
+        .env("SSL_CERT_FILE", &file)
+        .env("SSL_CERT_DIR", directory.path())
+        .output()
+        .expect("it runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    assert!(
+        text.contains("No CA certificates were loaded from the system"),
+        "{text}"
+    );
+}
