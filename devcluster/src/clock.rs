@@ -5,7 +5,8 @@
 
 use std::fmt;
 use std::ops::{Add, AddAssign, Sub};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A point in time: nanoseconds since 1970-01-01 UTC.
@@ -88,5 +89,46 @@ impl fmt::Display for Time {
             self.0 / 1_000_000_000,
             self.0 % 1_000_000_000
         )
+    }
+}
+
+/// Where a loop takes its time from.
+#[derive(Debug, Clone, Default)]
+pub enum Clock {
+    /// The machine.
+    #[default]
+    System,
+    /// Somebody's hand.
+    Manual(ManualClock),
+}
+
+impl Clock {
+    /// The time now.
+    pub fn now(&self) -> Time {
+        match self {
+            Self::System => Time::now(),
+            Self::Manual(clock) => clock.now(),
+        }
+    }
+}
+
+/// A clock that stands still until it is set.
+#[derive(Debug, Clone, Default)]
+pub struct ManualClock(Arc<AtomicU64>);
+
+impl ManualClock {
+    /// Starts at this time.
+    pub fn new(start: Time) -> Self {
+        Self(Arc::new(AtomicU64::new(start.as_nanos())))
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Time {
+        Time(self.0.load(Ordering::SeqCst))
+    }
+
+    /// Sets the time; it never goes back.
+    pub fn set(&self, time: Time) {
+        self.0.fetch_max(time.as_nanos(), Ordering::SeqCst);
     }
 }

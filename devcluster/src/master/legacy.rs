@@ -99,7 +99,7 @@ pub(super) fn teardown(
 }
 
 /// `a=1&b=2`, with percent encoding and plus signs undone.
-fn parse_query(text: &str) -> BTreeMap<String, String> {
+pub(crate) fn parse_query(text: &str) -> BTreeMap<String, String> {
     text.split('&')
         .filter(|pair| !pair.is_empty())
         .map(|pair| {
@@ -159,7 +159,7 @@ fn seconds(time: Time) -> f64 {
 }
 
 /// Resources as these endpoints write them: four scalars always, ranges and sets as text.
-pub(super) fn quantities(resources: &Resources) -> Value {
+pub(crate) fn quantities(resources: &Resources) -> Value {
     let mut out = Map::new();
     for name in ["disk", "mem", "gpus", "cpus"] {
         let scalar = resources.scalar(name).unwrap_or_default();
@@ -267,7 +267,7 @@ fn slaves(state: &MasterState, query: &BTreeMap<String, String>) -> Value {
     })
 }
 
-fn task(task: &pb::Task) -> Value {
+pub(crate) fn task(task: &pb::Task) -> Value {
     let uses = Resources::from_pb(&task.resources).unwrap_or_default();
     let role = uses.by_allocation().into_keys().next().unwrap_or_default();
     let statuses: Vec<_> = task
@@ -324,7 +324,7 @@ fn state_name(state: i32) -> &'static str {
     pb::TaskState::try_from(state).map_or("TASK_UNKNOWN", |s| s.as_str_name())
 }
 
-fn list_of_labels(labels: &pb::Labels) -> Value {
+pub(crate) fn list_of_labels(labels: &pb::Labels) -> Value {
     labels
         .labels
         .iter()

@@ -14,7 +14,7 @@ mod agents;
 mod event;
 mod frameworks;
 mod launch;
-mod legacy;
+pub(crate) mod legacy;
 mod offers;
 mod operator;
 mod registry;
@@ -27,5 +27,5 @@ mod view;
 
 pub use event::{Answer, Effect, Event, Outcome, StreamId};
 pub use registry::{Registry, RegistryError};
-pub use server::{MasterConfig, MasterError, run, run_on};
+pub use server::{Master, MasterConfig, MasterError, run, run_on};
 pub use state::{HEARTBEAT, MasterState, Settings, VERSION};

@@ -26,7 +26,7 @@ use super::event::{Answer, Effect, Event, StreamId};
 use super::registry::{Registry, RegistryError};
 use super::state::{MasterState, Settings, VERSION};
 use super::{legacy, operator, validate};
-use crate::clock::Time;
+use crate::clock::{Clock, Time};
 use crate::http::{self, stream};
 use crate::protocol;
 
@@ -50,6 +50,8 @@ pub struct MasterConfig {
     pub domain: Option<pb::DomainInfo>,
     /// How it behaves.
     pub settings: Settings,
+    /// Where it takes the time from.
+    pub clock: Clock,
 }
 
 impl MasterConfig {
@@ -63,6 +65,7 @@ impl MasterConfig {
             cluster: None,
             domain: None,
             settings: Settings::default(),
+            clock: Clock::System,
         }
     }
 }
@@ -108,26 +111,13 @@ pub async fn run_on(
     shutdown: CancellationToken,
 ) -> Result<(), MasterError> {
     let address = listener.local_addr().map_err(MasterError::Serve)?;
-    let info = master_info(&config, address)?;
-    let registry = Registry::load(&config.work_dir)?;
-    // Written once at the start, so that a directory that cannot be written is noticed now.
-    registry.save(&config.work_dir)?;
-    tracing::info!(%address, id = info.id, agents = registry.admitted.len(), "the master listens");
-    let core = MasterState::new(config.settings, info, registry, Time::now());
-    let shared = Arc::new(Shared {
-        inner: Mutex::new(Inner {
-            core,
-            streams: HashMap::new(),
-            failed: None,
-        }),
-        wake: Notify::new(),
-        work_dir: config.work_dir,
-        cluster: config.cluster,
-    });
+    let master = Master::new(config, address)?;
+    tracing::info!(%address, id = master.id(), "the master listens");
+    let shared = Arc::clone(&master.shared);
     let app = Router::new()
         .fallback(handle)
         .layer(DefaultBodyLimit::max(http::MAX_BODY_BYTES))
-        .with_state(Arc::clone(&shared));
+        .with_state(master);
     let stop = CancellationToken::new();
     let server = axum::serve(
         listener,
@@ -155,6 +145,66 @@ pub async fn run_on(
     match failed {
         Some(error) => Err(error.into()),
         None => Ok(()),
+    }
+}
+
+/// A master without a socket: requests are handed in, time passes by [`Master::tick`]. What
+/// [`run`] puts on the network, and what tests with a manual clock use as it is.
+#[derive(Clone)]
+pub struct Master {
+    shared: Arc<Shared>,
+}
+
+impl Master {
+    /// Starts one that tells others this address.
+    pub fn new(config: MasterConfig, address: SocketAddr) -> Result<Self, MasterError> {
+        let info = master_info(&config, address)?;
+        let registry = Registry::load(&config.work_dir)?;
+        // Written once at the start: a directory that cannot be written is noticed now.
+        registry.save(&config.work_dir)?;
+        let core = MasterState::new(config.settings, info, registry, config.clock.now());
+        let shared = Shared {
+            inner: Mutex::new(Inner {
+                core,
+                streams: HashMap::new(),
+                failed: None,
+            }),
+            wake: Notify::new(),
+            clock: config.clock,
+            work_dir: config.work_dir,
+            cluster: config.cluster,
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Its id, new at each start.
+    pub fn id(&self) -> String {
+        self.shared.look(|core| core.id().to_owned())
+    }
+
+    /// When [`Self::tick`] has something to do.
+    pub fn next_deadline(&self) -> Time {
+        self.shared.lock().core.next_deadline()
+    }
+
+    /// Does what is due by now.
+    pub fn tick(&self) {
+        self.shared.event(Event::Tick);
+    }
+
+    /// Answers one request of the client at `peer`.
+    pub fn request(&self, peer: IpAddr, request: axum::http::Request<Bytes>) -> Response {
+        let (parts, body) = request.into_parts();
+        respond(
+            &self.shared,
+            peer,
+            &parts.method,
+            &parts.uri,
+            &parts.headers,
+            body,
+        )
     }
 }
 
@@ -210,6 +260,7 @@ pub(super) struct Shared {
     inner: Mutex<Inner>,
     /// The next deadline may have changed, or something has failed.
     wake: Notify,
+    clock: Clock,
     work_dir: PathBuf,
     cluster: Option<String>,
 }
@@ -234,7 +285,7 @@ impl Shared {
         let mut events = vec![event];
         let mut first = None;
         while let Some(event) = events.pop() {
-            let outcome = inner.core.handle(Time::now(), event);
+            let outcome = inner.core.handle(self.clock.now(), event);
             first.get_or_insert(outcome.answer);
             for effect in outcome.effects {
                 if let Some(broken) = self.perform(inner, effect) {
@@ -289,7 +340,7 @@ impl Shared {
                 }
                 inner.core.next_deadline()
             };
-            let wait = deadline.since(Time::now());
+            let wait = deadline.since(self.clock.now());
             tokio::select! {
                 () = tokio::time::sleep(wait) => {
                     self.event(Event::Tick);
@@ -330,30 +381,41 @@ impl Shared {
 }
 
 async fn handle(
-    State(shared): State<Arc<Shared>>,
+    State(master): State<Master>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
+    respond(&master.shared, peer.ip(), &method, &uri, &headers, body)
+}
+
+fn respond(
+    shared: &Arc<Shared>,
+    peer: IpAddr,
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+    body: Bytes,
+) -> Response {
     let path = uri.path().trim_end_matches('/');
     let path = path.strip_prefix("/master").unwrap_or(path);
-    let body = match http::decoded(&headers, body) {
+    let body = match http::decoded(headers, body) {
         Ok(body) => body,
         Err(response) => return *response,
     };
     match path {
         "/api/v1/scheduler" | "/api/v1" | protocol::SUBSCRIBE_PATH | protocol::CALL_PATH
-            if method != Method::POST =>
+            if *method != Method::POST =>
         {
             http::method_not_allowed("POST", method.as_str())
         }
-        "/api/v1/scheduler" => scheduler(&shared, &headers, &body),
-        "/api/v1" => operator(&shared, &headers, &body),
-        protocol::SUBSCRIBE_PATH => agent_subscribe(&shared, peer.ip(), &body),
-        protocol::CALL_PATH => agent_call(&shared, &headers, &body),
-        "/teardown" => legacy::teardown(&method, &body, |id| {
+        "/api/v1/scheduler" => scheduler(shared, headers, &body),
+        "/api/v1" => operator(shared, headers, &body),
+        protocol::SUBSCRIBE_PATH => agent_subscribe(shared, peer, &body),
+        protocol::CALL_PATH => agent_call(shared, headers, &body),
+        "/teardown" => legacy::teardown(method, &body, |id| {
             let call = pb::master::Call {
                 r#type: Some(pb::master::call::Type::Teardown as i32),
                 teardown: Some(pb::master::call::Teardown {
@@ -363,7 +425,7 @@ async fn handle(
             };
             shared.event(Event::OperatorCall(Box::new(call)))
         }),
-        path => legacy::get(&shared, &method, path, uri.query().unwrap_or_default()),
+        path => legacy::get(shared, method, path, uri.query().unwrap_or_default()),
     }
 }
 

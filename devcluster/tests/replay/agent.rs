@@ -1,0 +1,333 @@
+//! A played agent: it speaks the agents' protocol with the master and reports what the
+//! recorded agent reported.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+
+use axum::http::Request;
+use bytes::Bytes;
+use devcluster::master::Master;
+use devcluster::protocol::{self, from_agent, to_agent};
+use devcluster::resources::{Format, Resources, parse_attributes};
+use mesos::pb;
+use prost::Message as _;
+
+use crate::player::Stream;
+
+pub struct PlayedAgent {
+    pub subscribe: protocol::Subscribe,
+    peer: IpAddr,
+    stream: Option<(Stream, String)>,
+    pub id: Option<pb::AgentId>,
+    frameworks: BTreeMap<String, pb::FrameworkInfo>,
+    executors: BTreeMap<(String, String), pb::ExecutorInfo>,
+    tasks: BTreeMap<(String, String), pb::Task>,
+    /// Updates that wait for their acknowledgement, the first of each task is sent.
+    updates: BTreeMap<(String, String), VecDeque<pb::TaskStatus>>,
+    /// What the master said: kind and task, executor or framework.
+    pub heard: Vec<(&'static str, String)>,
+}
+
+impl PlayedAgent {
+    /// From the recorded command line.
+    pub fn new(args: &[String], peer: IpAddr) -> Self {
+        let flag = |name: &str| {
+            let prefix = format!("--{name}=");
+            args.iter()
+                .find_map(|a| a.strip_prefix(&prefix))
+                .map(str::to_owned)
+        };
+        use pb::agent_info::capability::Type;
+        let capabilities = [
+            Type::MultiRole,
+            Type::HierarchicalRole,
+            Type::ReservationRefinement,
+            Type::ResourceProvider,
+            Type::ResizeVolume,
+            Type::AgentOperationFeedback,
+            Type::AgentDraining,
+            Type::TaskResourceLimits,
+        ];
+        let resources = Resources::parse(&flag("resources").unwrap()).unwrap();
+        let domain = flag("domain")
+            .map(|json| mesos::codec::from_json(&serde_json::from_str(&json).unwrap()).unwrap());
+        let subscribe = protocol::Subscribe {
+            info: pb::AgentInfo {
+                hostname: flag("hostname").unwrap(),
+                port: flag("port").map(|p| p.parse().unwrap()),
+                resources: resources.to_pb(Format::PostRefinement),
+                attributes: parse_attributes(&flag("attributes").unwrap_or_default()).unwrap(),
+                domain,
+                checkpoint: Some(true),
+                ..Default::default()
+            },
+            ip: flag("ip").unwrap(),
+            capabilities: capabilities
+                .iter()
+                .map(|c| pb::agent_info::Capability {
+                    r#type: Some(*c as i32),
+                })
+                .collect(),
+            version: "1.12.0".to_owned(),
+            checkpoint: true,
+            ..Default::default()
+        };
+        Self {
+            subscribe,
+            peer,
+            stream: None,
+            id: None,
+            frameworks: BTreeMap::new(),
+            executors: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            updates: BTreeMap::new(),
+            heard: Vec::new(),
+        }
+    }
+
+    /// Subscribes, with all that it has if it was there before.
+    pub fn start(&mut self, master: &Master) {
+        let mut subscribe = self.subscribe.clone();
+        subscribe.info.id.clone_from(&self.id);
+        subscribe.frameworks = self.frameworks.values().cloned().collect();
+        subscribe.executors = self.executors.values().cloned().collect();
+        subscribe.tasks = self.tasks.values().cloned().collect();
+        let response = self.post(
+            master,
+            protocol::SUBSCRIBE_PATH,
+            None,
+            subscribe.encode_to_vec(),
+        );
+        assert_eq!(response.status(), 200);
+        let id = response.headers()[protocol::STREAM_ID]
+            .to_str()
+            .unwrap()
+            .to_owned();
+        self.stream = Some((Stream::new(response), id));
+        self.pump(master);
+        assert!(self.id.is_some(), "not registered");
+    }
+
+    /// Its connection breaks.
+    pub fn kill(&mut self) {
+        self.stream = None;
+    }
+
+    fn post(
+        &self,
+        master: &Master,
+        path: &str,
+        stream: Option<&str>,
+        body: Vec<u8>,
+    ) -> axum::response::Response {
+        let mut request = Request::post(path);
+        if let Some(stream) = stream {
+            request = request.header(protocol::STREAM_ID, stream);
+        }
+        master.request(self.peer, request.body(Bytes::from(body)).unwrap())
+    }
+
+    fn call(&self, master: &Master, message: from_agent::Message) {
+        let Some((_, id)) = &self.stream else { return };
+        let body = protocol::FromAgent::from(message).encode_to_vec();
+        let response = self.post(master, protocol::CALL_PATH, Some(id), body);
+        assert_eq!(response.status(), 202);
+    }
+
+    /// Hears what the master says and answers.
+    pub fn pump(&mut self, master: &Master) {
+        loop {
+            let Some((stream, _)) = &mut self.stream else {
+                return;
+            };
+            let Some(frame) = stream.next_frame() else {
+                if stream.ended() {
+                    self.stream = None;
+                }
+                return;
+            };
+            let message = protocol::ToAgent::decode(frame.as_slice()).unwrap();
+            self.hear(master, message.message.unwrap());
+        }
+    }
+
+    fn hear(&mut self, master: &Master, message: to_agent::Message) {
+        use to_agent::Message as M;
+        match message {
+            M::Registered(registered) => self.id = Some(registered.agent_id),
+            M::Refused(refused) => panic!("refused: {}", refused.message),
+            M::Ping(_) => self.call(master, from_agent::Message::Pong(protocol::Pong {})),
+            M::RunTask(run) => {
+                self.heard.push(("LAUNCH", run.task.task_id.value.clone()));
+                let framework = run.framework.id.clone().unwrap();
+                if let Some(executor) = &run.task.executor {
+                    let key = (framework.value.clone(), executor.executor_id.value.clone());
+                    self.executors.insert(key, executor.clone());
+                }
+                let executor = run.task.executor.as_ref();
+                let task = pb::Task {
+                    name: run.task.name.clone(),
+                    task_id: run.task.task_id.clone(),
+                    framework_id: framework.clone(),
+                    executor_id: executor.map(|e| e.executor_id.clone()),
+                    agent_id: run.task.agent_id.clone(),
+                    state: pb::TaskState::TaskStaging as i32,
+                    resources: run.task.resources.clone(),
+                    ..Default::default()
+                };
+                self.frameworks
+                    .insert(framework.value.clone(), run.framework);
+                self.tasks
+                    .insert((framework.value, run.task.task_id.value), task);
+            }
+            M::RunTaskGroup(run) => {
+                for task in run.task_group.tasks {
+                    self.heard.push(("LAUNCH", task.task_id.value));
+                }
+            }
+            M::KillTask(kill) => self.heard.push(("KILL", kill.task_id.value)),
+            M::ShutdownExecutor(shutdown) => {
+                self.heard.push(("SHUTDOWN", shutdown.executor_id.value));
+            }
+            M::ShutdownFramework(shutdown) => {
+                let id = shutdown.framework_id.value;
+                self.tasks.retain(|(f, _), _| *f != id);
+                self.executors.retain(|(f, _), _| *f != id);
+                self.updates.retain(|(f, _), _| *f != id);
+                self.frameworks.remove(&id);
+                self.heard.push(("SHUTDOWN_FRAMEWORK", id));
+            }
+            M::Acknowledge(acknowledge) => {
+                let key = (acknowledge.framework_id.value, acknowledge.task_id.value);
+                let Some(queue) = self.updates.get_mut(&key) else {
+                    return;
+                };
+                let head = queue.front().and_then(|s| s.uuid.clone());
+                if head.as_ref() != Some(&acknowledge.uuid) {
+                    return;
+                }
+                if let Some(acknowledged) = queue.pop_front() {
+                    if is_terminal(acknowledged.state) {
+                        self.tasks.remove(&key);
+                    } else if let Some(task) = self.tasks.get_mut(&key) {
+                        task.status_update_state = None;
+                        task.status_update_uuid = None;
+                    }
+                }
+                self.send_head(master, &key);
+            }
+            M::FrameworkMessage(message) => {
+                self.heard.push(("MESSAGE", message.executor_id.value));
+            }
+            M::UpdateFramework(update) => {
+                let id = update.framework.id.clone().unwrap().value;
+                if let std::collections::btree_map::Entry::Occupied(mut known) =
+                    self.frameworks.entry(id.clone())
+                {
+                    known.insert(update.framework);
+                }
+                let waiting: Vec<_> = self
+                    .updates
+                    .keys()
+                    .filter(|(f, _)| *f == id)
+                    .cloned()
+                    .collect();
+                for key in waiting {
+                    self.send_head(master, &key);
+                }
+            }
+            M::Shutdown(shutdown) => self.heard.push(("SHUTDOWN_AGENT", shutdown.message)),
+        }
+    }
+
+    /// The recorded agent reported this.
+    pub fn report(&mut self, master: &Master, framework: &str, status: pb::TaskStatus) {
+        let key = (framework.to_owned(), status.task_id.value.clone());
+        if let Some(task) = self.tasks.get_mut(&key) {
+            task.state = status.state;
+            task.statuses = vec![status.clone()];
+            if task.executor_id.is_none() {
+                task.executor_id.clone_from(&status.executor_id);
+            }
+        }
+        let queue = self.updates.entry(key.clone()).or_default();
+        let first = queue.is_empty();
+        queue.push_back(status);
+        if first {
+            self.send_head(master, &key);
+        }
+    }
+
+    fn send_head(&mut self, master: &Master, key: &(String, String)) {
+        let Some(queue) = self.updates.get(key) else {
+            return;
+        };
+        let Some(head) = queue.front().cloned() else {
+            return;
+        };
+        let latest = queue.back().map(|s| s.state);
+        if let Some(task) = self.tasks.get_mut(key) {
+            task.status_update_state = Some(head.state);
+            task.status_update_uuid.clone_from(&head.uuid);
+        }
+        let update = protocol::Update {
+            framework_id: pb::FrameworkId {
+                value: key.0.clone(),
+            },
+            executor_id: head.executor_id.clone(),
+            status: head,
+            latest_state: latest,
+        };
+        self.call(master, from_agent::Message::Update(update));
+    }
+
+    /// The recorded executor ended.
+    pub fn executor_exits(
+        &mut self,
+        master: &Master,
+        framework: &str,
+        executor: &str,
+        status: i32,
+    ) {
+        self.executors
+            .remove(&(framework.to_owned(), executor.to_owned()));
+        let exited = protocol::ExitedExecutor {
+            framework_id: pb::FrameworkId {
+                value: framework.to_owned(),
+            },
+            executor_id: pb::ExecutorId {
+                value: executor.to_owned(),
+            },
+            status,
+        };
+        self.call(master, from_agent::Message::ExitedExecutor(exited));
+    }
+
+    /// The recorded executor said something to its scheduler.
+    pub fn executor_says(
+        &mut self,
+        master: &Master,
+        framework: &str,
+        executor: &str,
+        data: Vec<u8>,
+    ) {
+        let message = protocol::ExecutorMessage {
+            framework_id: pb::FrameworkId {
+                value: framework.to_owned(),
+            },
+            executor_id: pb::ExecutorId {
+                value: executor.to_owned(),
+            },
+            data,
+        };
+        self.call(master, from_agent::Message::ExecutorMessage(message));
+    }
+}
+
+fn is_terminal(state: i32) -> bool {
+    use pb::TaskState as S;
+    !matches!(
+        S::try_from(state),
+        Ok(S::TaskStaging | S::TaskStarting | S::TaskRunning | S::TaskKilling)
+    )
+}

@@ -1,0 +1,705 @@
+//! Reads a recording and plays it: requests are sent, answers and events compared.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Method, Request};
+use axum::response::Response;
+use bytes::Bytes;
+use devcluster::clock::{Clock, ManualClock, Time};
+use devcluster::master::{Master, MasterConfig};
+use futures::FutureExt as _;
+use http_body_util::BodyExt as _;
+use mesos::codec::Encoding;
+use mesos::pb;
+use serde_json::Value;
+
+use crate::agent::PlayedAgent;
+use crate::compare::{self, Ids};
+
+/// How much later than recorded an event may come: rounds of the allocator are not in step.
+const PATIENCE: Duration = Duration::from_millis(2500);
+
+/// A response body, read without waiting.
+pub struct Stream {
+    body: Option<Body>,
+    buffer: Vec<u8>,
+    pub encoding: Encoding,
+}
+
+impl Stream {
+    pub fn new(response: Response) -> Self {
+        let encoding = response
+            .headers()
+            .get("content-type")
+            .and_then(|v| Encoding::from_media_type(v.to_str().ok()?));
+        Self {
+            body: Some(response.into_body()),
+            buffer: Vec::new(),
+            encoding: encoding.unwrap_or(Encoding::Protobuf),
+        }
+    }
+
+    fn fill(&mut self) {
+        while let Some(body) = &mut self.body {
+            match body.frame().now_or_never() {
+                Some(Some(frame)) => {
+                    if let Ok(data) = frame.unwrap().into_data() {
+                        self.buffer.extend_from_slice(&data);
+                    }
+                }
+                Some(None) => self.body = None,
+                None => return,
+            }
+        }
+    }
+
+    /// The next record that is there.
+    pub fn next_frame(&mut self) -> Option<Vec<u8>> {
+        self.fill();
+        let line = self.buffer.iter().position(|b| *b == b'\n')?;
+        let length: usize = std::str::from_utf8(&self.buffer[..line])
+            .unwrap()
+            .parse()
+            .unwrap();
+        let rest = self.buffer.split_off(line + 1);
+        assert!(rest.len() >= length, "frames are sent whole");
+        self.buffer = rest[length..].to_vec();
+        Some(rest[..length].to_vec())
+    }
+
+    pub fn ended(&mut self) -> bool {
+        self.fill();
+        self.body.is_none() && self.buffer.is_empty()
+    }
+}
+
+/// A scheduler's or operator's connection.
+struct Connection {
+    stream: Stream,
+    heartbeats: usize,
+    recorded_heartbeats: usize,
+    framework: Option<String>,
+}
+
+/// Something that a recorded agent or executor did, in the words of the recording.
+enum Deed {
+    Report(Value),
+    Exit(Value),
+    Say(Value),
+}
+
+#[derive(Default)]
+pub struct Report {
+    pub differences: Vec<String>,
+    pub answers: usize,
+    pub events: usize,
+}
+
+pub struct Player {
+    entries: Vec<Value>,
+    master: Master,
+    clock: ManualClock,
+    /// The time that is 0 in the recording.
+    base: Time,
+    ids: Ids,
+    connections: HashMap<String, Connection>,
+    responses: HashMap<String, VecDeque<Response>>,
+    last_stream: HashMap<String, Stream>,
+    requests: HashMap<String, Value>,
+    agents: BTreeMap<String, PlayedAgent>,
+    deeds: VecDeque<(f64, Deed)>,
+    frameworks: HashMap<String, String>,
+    report: Report,
+    _work_dir: tempfile::TempDir,
+}
+
+fn arg<'a>(entry: &'a Value, name: &str) -> Option<&'a str> {
+    let prefix = format!("--{name}=");
+    entry["args"]
+        .as_array()?
+        .iter()
+        .find_map(|a| a.as_str()?.strip_prefix(&prefix))
+}
+
+fn duration(text: &str) -> Duration {
+    let seconds = text.strip_suffix("secs").expect("flags are in seconds");
+    Duration::from_secs_f64(seconds.parse().unwrap())
+}
+
+impl Player {
+    pub fn new(scenario: &str) -> Self {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+            .join("../mesos/tests/fixtures/wire")
+            .join(scenario)
+            .join("exchange.jsonl");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let entries: Vec<Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let start = entries
+            .iter()
+            .find(|e| e["text"] == "start master")
+            .expect("the recording starts a master");
+        let ip: IpAddr = arg(start, "ip").unwrap().parse().unwrap();
+        let port: u16 = arg(start, "port").unwrap().parse().unwrap();
+        let base = Time::from_secs(1_800_000_000);
+        let clock = ManualClock::new(base + Duration::from_secs_f64(phase(&entries)));
+        let work_dir = tempfile::tempdir().unwrap();
+        let mut config = MasterConfig::new((ip, port).into(), work_dir.path());
+        config.clock = Clock::Manual(clock.clone());
+        config.hostname = arg(start, "hostname").map(str::to_owned);
+        config.cluster = arg(start, "cluster").map(str::to_owned);
+        config.domain = arg(start, "domain")
+            .map(|json| mesos::codec::from_json(&serde_json::from_str(json).unwrap()).unwrap());
+        // The recorded master's rounds are 1.002 s apart: its timers start when a round ends.
+        config.settings.allocator.interval = Duration::from_millis(1002);
+        if let Some(timeout) = arg(start, "agent_ping_timeout") {
+            config.settings.agent_ping_timeout = duration(timeout);
+        }
+        if let Some(count) = arg(start, "max_agent_ping_timeouts") {
+            config.settings.max_agent_ping_timeouts = count.parse().unwrap();
+        }
+        let master = Master::new(config, (ip, port).into()).unwrap();
+        let mut ids = Ids::default();
+        let recorded_master = entries
+            .iter()
+            .find_map(|e| e.pointer("/json/subscribed/master_info/id")?.as_str())
+            .expect("somebody subscribes");
+        ids.master(recorded_master, &master.id());
+        let deeds = deeds(&entries);
+        Self {
+            entries,
+            master,
+            clock,
+            base,
+            ids,
+            connections: HashMap::new(),
+            responses: HashMap::new(),
+            last_stream: HashMap::new(),
+            requests: HashMap::new(),
+            agents: BTreeMap::new(),
+            deeds: deeds.into(),
+            frameworks: HashMap::new(),
+            report: Report::default(),
+            _work_dir: work_dir,
+        }
+    }
+
+    pub fn run(mut self) -> Report {
+        for entry in std::mem::take(&mut self.entries) {
+            if entry["text"]
+                .as_str()
+                .is_some_and(|t| t.starts_with("recording ends"))
+            {
+                break;
+            }
+            let t = entry["t"].as_f64().unwrap();
+            self.advance(self.base + Duration::from_secs_f64(t));
+            self.step(&entry, t);
+            self.pump();
+        }
+        for (name, connection) in &mut self.connections {
+            while let Some(frame) = connection.stream.next_frame() {
+                let event = decode(connection.stream.encoding, &frame);
+                if event["type"] != "HEARTBEAT" {
+                    self.report
+                        .differences
+                        .push(format!("{name}: not recorded: {event}"));
+                }
+            }
+        }
+        self.report
+    }
+
+    /// Time passes, and with it everything that is due.
+    fn advance(&mut self, to: Time) {
+        loop {
+            let deadline = self.master.next_deadline();
+            let deed = match self.deeds.front() {
+                Some((t, _)) => self.base + Duration::from_secs_f64(*t),
+                None => Time::NEVER,
+            };
+            if deadline.min(deed) > to {
+                break;
+            }
+            self.clock.set(deadline.min(deed));
+            if deed <= deadline {
+                if let Some((_, deed)) = self.deeds.pop_front() {
+                    self.perform(&deed);
+                }
+            } else {
+                self.master.tick();
+            }
+            self.pump();
+        }
+        self.clock.set(to);
+    }
+
+    fn pump(&mut self) {
+        for agent in self.agents.values_mut() {
+            agent.pump(&self.master);
+        }
+    }
+
+    fn agent_of(&mut self, event: &Value, path: &str) -> Option<&mut PlayedAgent> {
+        let id = event.pointer(path)?["value"].as_str()?.to_owned();
+        self.agents
+            .values_mut()
+            .find(|a| a.id.as_ref().is_some_and(|a| a.value == id))
+    }
+
+    fn framework_of(&self, conn: &str) -> String {
+        self.frameworks.get(conn).cloned().unwrap_or_default()
+    }
+
+    fn perform(&mut self, deed: &Deed) {
+        let master = self.master.clone();
+        let (Deed::Report(entry) | Deed::Exit(entry) | Deed::Say(entry)) = deed;
+        let framework = self.framework_of(entry["conn"].as_str().unwrap());
+        let event = self.ids.translate_json(&entry["json"]);
+        match deed {
+            Deed::Report(_) => {
+                let status: pb::TaskStatus =
+                    mesos::codec::from_json(&event["update"]["status"]).unwrap();
+                if let Some(agent) = self.agent_of(&event, "/update/status/agent_id") {
+                    agent.report(&master, &framework, status);
+                }
+            }
+            Deed::Exit(_) => {
+                let failure: pb::scheduler::event::Failure =
+                    mesos::codec::from_json(&event["failure"]).unwrap();
+                if let Some(agent) = self.agent_of(&event, "/failure/agent_id") {
+                    let executor = failure.executor_id.unwrap().value;
+                    agent.executor_exits(&master, &framework, &executor, failure.status.unwrap());
+                }
+            }
+            Deed::Say(_) => {
+                let message: pb::scheduler::event::Message =
+                    mesos::codec::from_json(&event["message"]).unwrap();
+                if let Some(agent) = self.agent_of(&event, "/message/agent_id") {
+                    let executor = message.executor_id.value;
+                    agent.executor_says(&master, &framework, &executor, message.data);
+                }
+            }
+        }
+    }
+
+    fn differs(&mut self, entry: &Value, what: &str) {
+        let text = format!(
+            "{:8.3} {}: {what}",
+            entry["t"].as_f64().unwrap(),
+            entry["conn"]
+        );
+        self.report.differences.push(text);
+    }
+
+    fn step(&mut self, entry: &Value, t: f64) {
+        let conn = entry["conn"].as_str().unwrap().to_owned();
+        let dir = entry["dir"].as_str().unwrap();
+        if dir == "note" {
+            return self.note(entry);
+        }
+        if conn.starts_with("executor") {
+            if dir == "event" {
+                self.executor_heard(entry);
+            }
+            return;
+        }
+        // The agent's and the fetcher's HTTP are the agent's matter.
+        if conn.starts_with("agent") || conn.starts_with("fetcher") {
+            return;
+        }
+        match dir {
+            "request" => self.request(entry, &conn),
+            "response-head" => self.head(entry, &conn),
+            "response-body" => self.body(entry, &conn, t),
+            "event" => self.event(entry, &conn, t),
+            "stream-closed" => self.closed(entry, &conn),
+            other => panic!("unknown entry {other}"),
+        }
+    }
+
+    fn note(&mut self, entry: &Value) {
+        let text = entry["text"].as_str().unwrap();
+        let master = self.master.clone();
+        if let Some(name) = text.strip_prefix("start agent") {
+            let args: Vec<String> = serde_json::from_value(entry["args"].clone()).unwrap();
+            let peer = arg(entry, "ip").unwrap().parse().unwrap();
+            let agent = self
+                .agents
+                .entry(name.to_owned())
+                .or_insert_with(|| PlayedAgent::new(&args, peer));
+            agent.start(&master);
+        } else if let Some(rest) = text.strip_prefix("kill agent") {
+            let name = rest.split(' ').next().unwrap();
+            self.agents.get_mut(name).unwrap().kill();
+        } else if let Some(conn) = text.strip_prefix("client closes TCP connection ") {
+            self.connections.remove(conn);
+        }
+    }
+
+    /// What a recorded executor was told, our agent must have been told by the master.
+    fn executor_heard(&mut self, entry: &Value) {
+        let json = &entry["json"];
+        let kind = match json["type"].as_str().unwrap() {
+            "LAUNCH" => "LAUNCH",
+            "KILL" => "KILL",
+            _ => return,
+        };
+        let task = match kind {
+            "LAUNCH" => json.pointer("/launch/task/task_id/value"),
+            _ => json.pointer("/kill/task_id/value"),
+        };
+        let task = task.unwrap().as_str().unwrap();
+        let heard = self
+            .agents
+            .values()
+            .any(|a| a.heard.iter().any(|(k, id)| *k == kind && id == task));
+        if !heard {
+            self.differs(entry, &format!("the agent was not told to {kind} {task}"));
+        }
+    }
+
+    fn request(&mut self, entry: &Value, conn: &str) {
+        let method: Method = entry["method"].as_str().unwrap().parse().unwrap();
+        let path = self.ids.translate(entry["path"].as_str().unwrap());
+        let mut request = Request::builder().method(method).uri(path);
+        let mut encoding = Encoding::Json;
+        for (name, value) in entry["headers"].as_object().unwrap() {
+            let value = self.ids.translate(value.as_str().unwrap());
+            if name.eq_ignore_ascii_case("content-type") {
+                encoding = Encoding::from_media_type(&value).unwrap_or_default();
+            }
+            request = request.header(name, HeaderValue::from_str(&value).unwrap());
+        }
+        let body = match (entry.get("json"), entry.get("text")) {
+            (Some(json), _) => {
+                let json = self.ids.translate_json(json);
+                if encoding == Encoding::Protobuf {
+                    protobuf(entry["path"].as_str().unwrap(), &json)
+                } else {
+                    json.to_string().into_bytes()
+                }
+            }
+            // The recorder wrote bytes that are no text as Python does.
+            (None, Some(text)) if text == "b'\\xff\\xff\\xff'" => vec![0xff; 3],
+            (None, Some(text)) => self.ids.translate(text.as_str().unwrap()).into_bytes(),
+            (None, None) => Vec::new(),
+        };
+        // A connection carries one request at a time; a client that asks anew has closed the
+        // stream that it had.
+        if conn == "client" {
+            self.last_stream.remove(conn);
+        }
+        let request = request.body(Bytes::from(body)).unwrap();
+        let response = self.master.request([127, 0, 0, 1].into(), request);
+        self.responses
+            .entry(conn.to_owned())
+            .or_default()
+            .push_back(response);
+        self.requests.insert(conn.to_owned(), entry.clone());
+        self.pump();
+    }
+
+    fn head(&mut self, entry: &Value, conn: &str) {
+        let Some(response) = self.responses.get_mut(conn).and_then(VecDeque::pop_front) else {
+            return self.differs(entry, "a response without a request");
+        };
+        self.report.answers += 1;
+        let recorded = entry["status"].as_u64().unwrap();
+        if u64::from(response.status().as_u16()) != recorded {
+            let text = format!("recorded status {recorded}, here {}", response.status());
+            self.differs(entry, &text);
+        }
+        for name in ["Content-Type", "Allow", "Location", "Mesos-Stream-Id"] {
+            let recorded = entry["headers"].get(name).and_then(Value::as_str);
+            let actual = response
+                .headers()
+                .get(name)
+                .map(|v| v.to_str().unwrap().to_owned());
+            match (recorded, actual) {
+                (Some(a), Some(b)) if name == "Mesos-Stream-Id" => self.ids.learn(a, &b),
+                (Some(a), Some(b)) if self.ids.translate(a) == b => {}
+                (None, None) => {}
+                (a, b) => self.differs(entry, &format!("{name}: recorded {a:?}, here {b:?}")),
+            }
+        }
+        let stream = Stream::new(response);
+        let streaming = entry["headers"].get("Transfer-Encoding").is_some();
+        if streaming && conn != "client" {
+            let connection = Connection {
+                stream,
+                heartbeats: 0,
+                recorded_heartbeats: 0,
+                framework: None,
+            };
+            self.connections.insert(conn.to_owned(), connection);
+        } else {
+            self.last_stream.insert(conn.to_owned(), stream);
+        }
+    }
+
+    fn body(&mut self, entry: &Value, conn: &str, _t: f64) {
+        let Some(mut stream) = self.last_stream.remove(conn) else {
+            // The body of a refused subscription is an event stream.
+            return;
+        };
+        let path = self.requests[conn]["path"].as_str().unwrap().to_owned();
+        let recorded_text = entry.get("text").and_then(Value::as_str);
+        if let Some(recorded) = recorded_text
+            && recorded.contains("{\"type\":")
+        {
+            self.frames(entry, recorded, &mut stream);
+            self.last_stream.insert(conn.to_owned(), stream);
+            return;
+        }
+        stream.fill();
+        let actual = std::mem::take(&mut stream.buffer);
+        if let Some(recorded) = recorded_text {
+            let recorded = self.ids.translate(recorded);
+            let actual = String::from_utf8_lossy(&actual);
+            if recorded != actual {
+                let text = format!("recorded body {recorded:?}, here {actual:?}");
+                self.differs(entry, &text);
+            }
+            return;
+        }
+        // What the legacy endpoints show differs in flags, build and metrics.
+        if !path.contains("/api/v1") {
+            return;
+        }
+        let actual: Value = serde_json::from_slice(&actual).unwrap();
+        let recorded = self.ids.translate_json(&entry["json"]);
+        self.compare(entry, &recorded, &actual);
+    }
+
+    fn compare(&mut self, entry: &Value, recorded: &Value, actual: &Value) {
+        let strip = |v: &Value| compare::normal(&compare::without_defaults(v));
+        if let Some(text) = compare::difference(&strip(recorded), &strip(actual)) {
+            self.differs(entry, &format!("{}: {text}", recorded["type"]));
+        }
+    }
+
+    /// Records of a stream that the recorder wrote down as text.
+    fn frames(&mut self, entry: &Value, recorded: &str, stream: &mut Stream) {
+        let (text, eof) = match recorded.strip_suffix("<EOF>") {
+            Some(text) => (text, true),
+            None => (recorded, false),
+        };
+        let mut rest = text;
+        while let Some((length, after)) = rest.split_once('\n') {
+            let length: usize = length.parse().unwrap();
+            let Some(record) = after.get(..length) else {
+                break;
+            };
+            rest = &after[length..];
+            let recorded: Value = serde_json::from_str(record).unwrap();
+            let mut actual = stream.next_frame().map(|f| decode(stream.encoding, &f));
+            // Whether the first HEARTBEAT or the offers come first is a matter of luck.
+            if recorded["type"] != "HEARTBEAT" {
+                while actual.as_ref().is_some_and(|a| a["type"] == "HEARTBEAT") {
+                    actual = stream.next_frame().map(|f| decode(stream.encoding, &f));
+                }
+            } else if actual.as_ref().is_none_or(|a| a["type"] != "HEARTBEAT") {
+                continue;
+            }
+            self.report.events += 1;
+            match actual {
+                Some(actual) => {
+                    self.learn(&recorded, &actual);
+                    let recorded = self.ids.translate_json(&recorded);
+                    self.compare(entry, &recorded, &actual);
+                }
+                None => self.differs(entry, &format!("did not come: {recorded}")),
+            }
+        }
+        if eof && !stream.ended() {
+            self.differs(entry, "the stream goes on");
+        }
+    }
+
+    /// Learns what recorded ids are here.
+    fn learn(&mut self, recorded: &Value, actual: &Value) {
+        let (Some(a), Some(b)) = (
+            recorded.pointer("/offers/offers").and_then(Value::as_array),
+            actual.pointer("/offers/offers").and_then(Value::as_array),
+        ) else {
+            return;
+        };
+        let key = |o: &Value| (o["hostname"].to_string(), o["allocation_info"].to_string());
+        let (mut a, mut b): (Vec<_>, Vec<_>) = (a.iter().collect(), b.iter().collect());
+        a.sort_by_key(|o| key(o));
+        b.sort_by_key(|o| key(o));
+        for (x, y) in a.iter().zip(&b) {
+            if let (Some(x), Some(y)) = (x["id"]["value"].as_str(), y["id"]["value"].as_str()) {
+                self.ids.learn(x, y);
+            }
+        }
+    }
+
+    fn event(&mut self, entry: &Value, conn: &str, t: f64) {
+        let recorded = &entry["json"];
+        let heartbeat = recorded["type"] == "HEARTBEAT";
+        if let Some(connection) = self.connections.get_mut(conn)
+            && heartbeat
+        {
+            connection.recorded_heartbeats += 1;
+        }
+        let until = self.base + Duration::from_secs_f64(t) + PATIENCE;
+        let actual = loop {
+            let Some(connection) = self.connections.get_mut(conn) else {
+                return self.differs(entry, "an event of a stream that is not open");
+            };
+            if heartbeat && connection.heartbeats >= connection.recorded_heartbeats {
+                self.report.events += 1;
+                return;
+            }
+            if let Some(frame) = connection.stream.next_frame() {
+                let event = decode(connection.stream.encoding, &frame);
+                if event["type"] == "HEARTBEAT" {
+                    connection.heartbeats += 1;
+                    continue;
+                }
+                break Some(event);
+            }
+            let next = self.master.next_deadline();
+            if next > until {
+                break None;
+            }
+            // A little later than recorded, then, and so is all that follows.
+            let late = next.since(self.base + Duration::from_secs_f64(t));
+            self.advance(next);
+            self.base += late;
+            if next >= until {
+                break None;
+            }
+        };
+        let Some(actual) = actual else {
+            return self.differs(entry, &format!("did not come: {recorded}"));
+        };
+        self.report.events += 1;
+        if let Some(id) = actual.pointer("/subscribed/framework_id/value") {
+            let id = id.as_str().unwrap().to_owned();
+            self.frameworks.insert(conn.to_owned(), id.clone());
+            if let Some(connection) = self.connections.get_mut(conn) {
+                connection.framework = Some(id);
+            }
+        }
+        self.learn(recorded, &actual);
+        let recorded = self.ids.translate_json(recorded);
+        self.compare(entry, &recorded, &actual);
+    }
+
+    fn closed(&mut self, entry: &Value, conn: &str) {
+        if entry["text"] != "EOF" {
+            return;
+        }
+        let Some(mut connection) = self.connections.remove(conn) else {
+            return self.differs(entry, "a stream that is not open ends");
+        };
+        while let Some(frame) = connection.stream.next_frame() {
+            let event = decode(connection.stream.encoding, &frame);
+            if event["type"] != "HEARTBEAT" {
+                self.differs(entry, &format!("not recorded: {event}"));
+            }
+        }
+        if !connection.stream.ended() {
+            self.differs(entry, "the stream goes on");
+        }
+    }
+}
+
+fn decode(encoding: Encoding, frame: &[u8]) -> Value {
+    match encoding {
+        Encoding::Json => serde_json::from_slice(frame).unwrap(),
+        Encoding::Protobuf => {
+            let event: pb::scheduler::Event = encoding.decode(frame).unwrap();
+            devcluster::http::json::print(&event)
+        }
+    }
+}
+
+fn protobuf(path: &str, json: &Value) -> Vec<u8> {
+    if path.ends_with("scheduler") {
+        let call: pb::scheduler::Call = mesos::codec::from_json(json).unwrap();
+        Encoding::Protobuf.encode(&call)
+    } else {
+        let call: pb::master::Call = mesos::codec::from_json(json).unwrap();
+        Encoding::Protobuf.encode(&call)
+    }
+}
+
+/// What agents and executors did in the recording, and when, by the events that it caused.
+fn deeds(entries: &[Value]) -> Vec<(f64, Deed)> {
+    let updates = |e: &&Value| {
+        e["dir"] == "event"
+            && e["conn"].as_str().unwrap().starts_with("scheduler")
+            && e.pointer("/json/update/status/uuid").is_some()
+    };
+    // Time stamps count from 1970; the fastest update tells when the recording began.
+    let stamp = |e: &Value| {
+        e.pointer("/json/update/status/timestamp")
+            .unwrap()
+            .as_f64()
+            .unwrap()
+    };
+    let began = entries
+        .iter()
+        .filter(updates)
+        .map(|e| e["t"].as_f64().unwrap() - stamp(e))
+        .fold(f64::INFINITY, f64::min);
+    let mut out: Vec<(f64, Deed)> = Vec::new();
+    let mut seen = std::collections::HashSet::new();
+    for (i, entry) in entries.iter().enumerate() {
+        let t = entry["t"].as_f64().unwrap();
+        if updates(&entry) {
+            let uuid = entry
+                .pointer("/json/update/status/uuid")
+                .unwrap()
+                .to_string();
+            if seen.insert(uuid) {
+                out.push((stamp(entry) + began, Deed::Report(entry.clone())));
+            }
+        } else if entry.pointer("/json/failure/executor_id").is_some() {
+            // Just before the updates that it brings, whose stamps may be older.
+            let next = entries[i + 1..]
+                .iter()
+                .take(4)
+                .find(updates)
+                .map(|e| stamp(e) + began);
+            let at = next.map_or(t, |next| next.min(t) - 1e-6);
+            out.push((at, Deed::Exit(entry.clone())));
+        } else if entry["dir"] == "event"
+            && entry["json"]["type"] == "MESSAGE"
+            && entry["conn"].as_str().unwrap().starts_with("scheduler")
+        {
+            out.push((t, Deed::Say(entry.clone())));
+        }
+    }
+    out.sort_by(|a, b| a.0.total_cmp(&b.0));
+    out
+}
+
+/// When in a second the recorded allocator had its rounds: offers that no call brought about.
+fn phase(entries: &[Value]) -> f64 {
+    let mut last_call = f64::NEG_INFINITY;
+    for entry in entries {
+        let t = entry["t"].as_f64().unwrap();
+        let kind = entry.pointer("/json/type").and_then(Value::as_str);
+        match (entry["dir"].as_str(), kind) {
+            (Some("request"), Some("SUBSCRIBE" | "REVIVE")) => last_call = t,
+            (Some("event"), Some("OFFERS")) if t > last_call + 0.05 => {
+                // Rounds are 1.002 s apart, so go back to the first.
+                let rounds = (t / 1.002).floor();
+                return t - rounds * 1.002;
+            }
+            _ => {}
+        }
+    }
+    0.0
+}
