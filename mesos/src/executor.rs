@@ -67,7 +67,7 @@ pub fn spawn(
     let client = Client::new(&config.client)?;
     let config = std::sync::Arc::new(config);
     let (subscribed_sender, subscribed) = watch::channel(false);
-    let (unacknowledged, unacknowledged_receiver) = watch::channel(Default::default());
+    let (unacknowledged, unacknowledged_receiver) = watch::channel(config.unacknowledged.clone());
     let (hints, hint_receiver) = mpsc::channel(1);
     let (events, event_receiver) = mpsc::channel(config.buffered_events.max(1));
     let stop = CancellationToken::new();
@@ -136,6 +136,10 @@ impl ExecutorHandle {
     /// which no update was acknowledged, and updates that were not acknowledged. Without it,
     /// the agent answers such tasks with TASK_DROPPED after it has restarted. [`Ledger`] keeps
     /// this account.
+    ///
+    /// An update that came about while a SUBSCRIBE was on its way is in neither of the two: send
+    /// what is unacknowledged again after each SUBSCRIBED. Agents know updates by their UUIDs
+    /// and take the second one for the first.
     pub fn set_unacknowledged(
         &self,
         tasks: Vec<pb::TaskInfo>,

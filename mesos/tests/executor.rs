@@ -212,6 +212,19 @@ async fn after_an_agent_restart_the_executor_is_back_at_once_with_what_was_unack
 }
 
 #[tokio::test]
+async fn an_executor_that_replaced_itself_hands_over_with_its_first_subscription() {
+    let mut server = Server::start().await;
+    let mut config = config(&server.address.to_string(), &[]);
+    let update = new_update(pb::TaskId::default(), pb::TaskState::TaskFinished);
+    config.unacknowledged.unacknowledged_updates = vec![update];
+    let (_handle, mut events) = executor::spawn(config).expect("a configuration");
+    let (body, _stream) = accept(&mut server).await;
+    let updates = &body["subscribe"]["unacknowledged_updates"];
+    assert_eq!(updates[0]["status"]["state"], "TASK_FINISHED");
+    subscribed(&mut events).await;
+}
+
+#[tokio::test]
 async fn without_checkpointing_a_lost_agent_is_the_end() {
     let mut server = Server::start().await;
     let config = config(&server.address.to_string(), &[("MESOS_CHECKPOINT", "0")]);

@@ -32,6 +32,9 @@ pub struct ExecutorConfig {
     /// How often to try to subscribe while there is no subscription. Default: 250 ms, since an
     /// agent that recovers kills executors that are not back within 2 s.
     pub retry_interval: Duration,
+    /// What the first SUBSCRIBE carries, for an executor that has replaced itself by `exec`.
+    /// [`super::ExecutorHandle::set_unacknowledged`] changes it.
+    pub unacknowledged: pb::executor::call::Subscribe,
     /// How messages are written. Default: protobuf.
     pub encoding: Encoding,
     /// TLS, authentication, time limits.
@@ -108,6 +111,7 @@ impl ExecutorConfig {
             shutdown_grace_period: duration("MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD")?
                 .unwrap_or(DEFAULT_GRACE),
             retry_interval: Duration::from_millis(250),
+            unacknowledged: pb::executor::call::Subscribe::default(),
             encoding: Encoding::default(),
             client,
             max_event_bytes: 32 << 20,

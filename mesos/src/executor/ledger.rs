@@ -68,6 +68,18 @@ pub struct Ledger {
 }
 
 impl Ledger {
+    /// The account that [`Self::unacknowledged`] gave, in a process that goes on with it.
+    pub fn restore(tasks: Vec<pb::TaskInfo>, updates: Vec<Update>) -> Self {
+        let mut ledger = Self::default();
+        for task in tasks {
+            ledger.launched(task);
+        }
+        for update in updates {
+            ledger.sent(update);
+        }
+        ledger
+    }
+
     /// A task arrived in LAUNCH or LAUNCH_GROUP.
     pub fn launched(&mut self, task: pb::TaskInfo) {
         let known = self.tasks.values().any(|t| t.task_id == task.task_id);

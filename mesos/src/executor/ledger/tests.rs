@@ -52,6 +52,9 @@ fn the_order_of_updates_is_kept_until_each_is_acknowledged() {
         ledger.unacknowledged(),
         (vec![task("b"), task("a")], updates.clone())
     );
+    let (tasks, unacknowledged) = ledger.unacknowledged();
+    let restored = Ledger::restore(tasks, unacknowledged);
+    assert_eq!(restored.unacknowledged(), ledger.unacknowledged());
     ledger.acknowledged(&id("b"), &uuid(&updates[0]));
     assert_eq!(
         ledger.unacknowledged(),
