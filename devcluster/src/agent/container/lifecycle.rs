@@ -189,6 +189,27 @@ impl Containerizer {
         });
     }
 
+    /// Signals the init process of a container. Whether there is such a container.
+    pub fn signal(&self, id: &ContainerId, signal: i32) -> bool {
+        let Some(pid) = self.shared.containers().get(id).map(|handle| handle.pid) else {
+            return false;
+        };
+        if signal == nix::libc::SIGKILL {
+            self.destroy(id);
+            return true;
+        }
+        // Its command is its only child.
+        if let (Some(init), Ok(signal)) = (pid, nix::sys::signal::Signal::try_from(signal)) {
+            for child in posix::members(init).into_iter().filter(|pid| *pid != init) {
+                let Ok(child) = i32::try_from(child) else {
+                    continue;
+                };
+                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(child), signal);
+            }
+        }
+        true
+    }
+
     /// What a container uses.
     pub fn statistics(&self, id: &ContainerId) -> Option<pb::ResourceStatistics> {
         let (grant, pid) = {

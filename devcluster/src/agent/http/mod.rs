@@ -1,6 +1,9 @@
 //! The agent's HTTP side: executors, operators, and the endpoints that are older than both.
 
+mod describe;
 mod executor;
+mod files;
+mod operator;
 
 use axum::Router;
 use axum::body::Body;
@@ -37,19 +40,30 @@ async fn handle(State(requests): State<Requests>, request: HttpRequest<Body>) ->
     let path = path.trim_end_matches('/').to_owned();
     let post = parts.method == Method::POST;
     match path.as_str() {
-        "/api/v1/executor" if !post => method_not_allowed("POST", parts.method.as_str()),
-        "/api/v1/executor" => {
+        "/api/v1/executor" | "/api/v1" if !post => {
+            method_not_allowed("POST", parts.method.as_str())
+        }
+        "/api/v1/executor" | "/api/v1" => {
             let body = match axum::body::to_bytes(body, MAX_BODY_BYTES).await {
                 Ok(body) => body,
                 Err(why) => return error(400, format!("Failed to read the body: {why}")),
             };
-            match decoded(&parts.headers, body) {
-                Ok(body) => executor::handle(&requests, &parts.headers, &body).await,
-                Err(refusal) => *refusal,
+            let body = match decoded(&parts.headers, body) {
+                Ok(body) => body,
+                Err(refusal) => return *refusal,
+            };
+            if path == "/api/v1" {
+                operator::call(&requests, &parts.headers, &body).await
+            } else {
+                executor::handle(&requests, &parts.headers, &body).await
             }
         }
         "/health" => empty(200),
-        _ => not_found(),
+        path => {
+            let query = parts.uri.query().unwrap_or_default();
+            let answer = operator::get(&requests, &parts.method, path, query).await;
+            answer.unwrap_or_else(not_found)
+        }
     }
 }
 
