@@ -316,7 +316,7 @@ async fn apply(changes: &Changes) -> Result<(), CommandError> {
 
 /// Whether the older iptables has that table in this namespace.
 fn legacy_table(table: &str) -> bool {
-    std::fs::read_to_string("/proc/net/ip_tables_names")
+    std::fs::read_to_string("/proc/thread-self/net/ip_tables_names")
         .is_ok_and(|names| names.lines().any(|n| n == table))
 }
 

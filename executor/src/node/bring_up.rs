@@ -10,7 +10,8 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -80,7 +81,7 @@ pub async fn bring_up(context: &NodeContext) -> Result<RunningNode, NodeError> {
         context,
         started: Instant::now(),
     };
-    let since = process_start();
+    let since = life_start();
     let prepared = {
         let context = context.clone();
         tokio::task::spawn_blocking(move || prepare::prepare(&context))
@@ -381,9 +382,19 @@ fn kube_proxy_component(context: &NodeContext, prepared: &Prepared) -> Component
     }
 }
 
-/// When this process began, as Kubernetes writes times. Replacing itself by `exec` does not
-/// change it, so what kubelet said before that still counts.
-fn process_start() -> String {
+/// From when on kubelet's word counts, as Kubernetes writes times: the beginning of this process,
+/// which replacing itself by `exec` does not change, because kubelet goes on meanwhile. A second
+/// node in the same process begins when it begins.
+fn life_start() -> String {
+    static HAD_A_NODE: AtomicBool = AtomicBool::new(false);
+    if HAD_A_NODE.swap(true, Ordering::Relaxed) {
+        kubernetes_time(SystemTime::now())
+    } else {
+        kubernetes_time(process_start())
+    }
+}
+
+fn process_start() -> SystemTime {
     /// Linux shows times of `/proc` in hundredths of a second (USER_HZ) on every architecture.
     const TICKS_PER_SECOND: u64 = 100;
     let age = || {
@@ -393,9 +404,12 @@ fn process_start() -> String {
         let start = Duration::from_millis(start * 1000 / TICKS_PER_SECOND);
         Some(Duration::from_secs_f64(uptime).saturating_sub(start))
     };
-    let start = std::time::SystemTime::now() - age().unwrap_or_default();
-    let second = start
-        .duration_since(std::time::UNIX_EPOCH)
+    SystemTime::now() - age().unwrap_or_default()
+}
+
+fn kubernetes_time(time: SystemTime) -> String {
+    let second = time
+        .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs();
     k8s_openapi::jiff::Timestamp::from_second(i64::try_from(second).unwrap_or_default())
@@ -408,9 +422,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_start_of_this_process_is_written_as_kubernetes_writes_times() {
-        let start = process_start();
-        assert_eq!(start.len(), 20, "{start}");
-        assert!(start.starts_with("20") && start.ends_with('Z'), "{start}");
+    fn times_are_written_as_kubernetes_writes_them() {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_247_999_999);
+        assert_eq!(kubernetes_time(time), "2026-11-21T07:59:59Z");
+        let age = SystemTime::now().duration_since(process_start());
+        assert!(age.unwrap() < Duration::from_secs(3600));
     }
 }
