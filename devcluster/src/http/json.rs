@@ -184,6 +184,8 @@ fn single(field: &FieldDescriptor, value: &Value, depth: usize) -> Result<Option
 }
 
 fn decode_base64(field: &FieldDescriptor, text: &str) -> Result<Vec<u8>, String> {
+    // White space is skipped, as in Mesos.
+    let text: String = text.chars().filter(|c| !c.is_ascii_whitespace()).collect();
     BASE64.decode(text).map_err(|error| {
         let why = match error {
             base64::DecodeError::InvalidByte(_, byte) => {

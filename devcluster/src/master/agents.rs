@@ -564,7 +564,6 @@ impl MasterState {
             Loss::Removed => {}
         }
         self.save();
-        self.rescind_offers_of(id);
         for (framework, task) in self.tasks_of(id, |_, _| true) {
             let aware = self
                 .frameworks
@@ -593,6 +592,7 @@ impl MasterState {
         for (framework, executor) in executors {
             self.remove_executor(id, &framework, &executor);
         }
+        self.rescind_offers_of(id);
         self.agents.remove(id);
         self.allocator.remove_agent(id);
         self.tell_agent_is_lost(id);

@@ -325,7 +325,6 @@ impl MasterState {
         }
         tracing::info!(framework = %id, "disconnected");
         framework.stream = None;
-        framework.unregistered = self.now;
         let timeout = framework.info.failover_timeout.unwrap_or(0.0);
         let timeout = Duration::try_from_secs_f64(timeout).unwrap_or_default();
         let deadline = self.now + timeout;

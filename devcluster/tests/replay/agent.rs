@@ -246,9 +246,6 @@ impl PlayedAgent {
         if let Some(task) = self.tasks.get_mut(&key) {
             task.state = status.state;
             task.statuses = vec![status.clone()];
-            if task.executor_id.is_none() {
-                task.executor_id.clone_from(&status.executor_id);
-            }
         }
         let queue = self.updates.entry(key.clone()).or_default();
         let first = queue.is_empty();

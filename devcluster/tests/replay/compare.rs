@@ -87,6 +87,13 @@ pub fn normal(value: &Value) -> Value {
         }
         Value::Array(items) => {
             let mut out: Vec<_> = items.iter().map(normal).collect();
+            let bare_id = |v: &Value| {
+                v.as_object()
+                    .is_some_and(|o| o.len() == 1 && o.contains_key("value"))
+            };
+            if out.iter().any(bare_id) {
+                out.sort_by_key(sort_key);
+            }
             // Offers, tasks, frameworks, agents come in the order of a hash table.
             let named = |v: &Value| {
                 ["id", "task_id", "framework_info", "agent_info", "info"]
@@ -136,7 +143,9 @@ pub fn without_defaults(value: &Value) -> Value {
                     ("protocol", Value::String(_)) | ("offer_constraints", Value::Object(_))
                 ) || (key.as_str() == "shell" && **value == Value::Bool(true))
                     || (key.as_str() == "checkpoint" && **value == Value::Bool(false))
-                    || (key.as_str() == "failover_timeout" && value.as_f64() == Some(0.0));
+                    || (key.as_str() == "failover_timeout" && value.as_f64() == Some(0.0))
+                    // An empty list and no list are the same in protobuf.
+                    || value.as_array().is_some_and(Vec::is_empty);
                 !default
             })
             .map(|(k, v)| (k.clone(), without_defaults(v)))

@@ -80,9 +80,10 @@ impl Stream {
 /// A scheduler's or operator's connection.
 struct Connection {
     stream: Stream,
+    /// Events that came before a HEARTBEAT which was recorded before them.
+    waiting: VecDeque<Value>,
     heartbeats: usize,
     recorded_heartbeats: usize,
-    framework: Option<String>,
 }
 
 /// Something that a recorded agent or executor did, in the words of the recording.
@@ -112,6 +113,7 @@ pub struct Player {
     requests: HashMap<String, Value>,
     agents: BTreeMap<String, PlayedAgent>,
     deeds: VecDeque<(f64, Deed)>,
+    /// The recorded framework of each connection.
     frameworks: HashMap<String, String>,
     report: Report,
     _work_dir: tempfile::TempDir,
@@ -172,6 +174,13 @@ impl Player {
             .expect("somebody subscribes");
         ids.master(recorded_master, &master.id());
         let deeds = deeds(&entries);
+        let frameworks = entries
+            .iter()
+            .filter_map(|e| {
+                let id = e.pointer("/json/subscribed/framework_id/value")?.as_str()?;
+                Some((e["conn"].as_str()?.to_owned(), id.to_owned()))
+            })
+            .collect();
         Self {
             entries,
             master,
@@ -184,14 +193,14 @@ impl Player {
             requests: HashMap::new(),
             agents: BTreeMap::new(),
             deeds: deeds.into(),
-            frameworks: HashMap::new(),
+            frameworks,
             report: Report::default(),
             _work_dir: work_dir,
         }
     }
 
     pub fn run(mut self) -> Report {
-        for entry in std::mem::take(&mut self.entries) {
+        for entry in reordered(std::mem::take(&mut self.entries)) {
             if entry["text"]
                 .as_str()
                 .is_some_and(|t| t.starts_with("recording ends"))
@@ -204,6 +213,11 @@ impl Player {
             self.pump();
         }
         for (name, connection) in &mut self.connections {
+            for event in &connection.waiting {
+                self.report
+                    .differences
+                    .push(format!("{name}: not recorded: {event}"));
+            }
             while let Some(frame) = connection.stream.next_frame() {
                 let event = decode(connection.stream.encoding, &frame);
                 if event["type"] != "HEARTBEAT" {
@@ -254,7 +268,8 @@ impl Player {
     }
 
     fn framework_of(&self, conn: &str) -> String {
-        self.frameworks.get(conn).cloned().unwrap_or_default()
+        self.ids
+            .translate(self.frameworks.get(conn).map_or("", String::as_str))
     }
 
     fn perform(&mut self, deed: &Deed) {
@@ -311,7 +326,10 @@ impl Player {
             return;
         }
         // The agent's and the fetcher's HTTP are the agent's matter.
-        if conn.starts_with("agent") || conn.starts_with("fetcher") {
+        if ["agent", "fetcher", "operator-agent"]
+            .iter()
+            .any(|c| conn.starts_with(c))
+        {
             return;
         }
         match dir {
@@ -434,9 +452,9 @@ impl Player {
         if streaming && conn != "client" {
             let connection = Connection {
                 stream,
+                waiting: VecDeque::new(),
                 heartbeats: 0,
                 recorded_heartbeats: 0,
-                framework: None,
             };
             self.connections.insert(conn.to_owned(), connection);
         } else {
@@ -454,8 +472,8 @@ impl Player {
         if let Some(recorded) = recorded_text
             && recorded.contains("{\"type\":")
         {
+            // The recorder closes the connection after that.
             self.frames(entry, recorded, &mut stream);
-            self.last_stream.insert(conn.to_owned(), stream);
             return;
         }
         stream.fill();
@@ -559,25 +577,35 @@ impl Player {
                 self.report.events += 1;
                 return;
             }
+            if !heartbeat && let Some(event) = connection.waiting.pop_front() {
+                break Some(event);
+            }
             if let Some(frame) = connection.stream.next_frame() {
                 let event = decode(connection.stream.encoding, &frame);
                 if event["type"] == "HEARTBEAT" {
                     connection.heartbeats += 1;
-                    continue;
+                } else {
+                    connection.waiting.push_back(event);
                 }
-                break Some(event);
+                continue;
             }
-            let next = self.master.next_deadline();
+            let deadline = self.master.next_deadline();
+            // What was recorded after this event must not come before it, but time stamps of
+            // updates are not that exact.
+            let deed = match self.deeds.front() {
+                Some((at, Deed::Report(_))) => self.base + Duration::from_secs_f64(*at),
+                Some((at, _)) if *at <= t => self.base + Duration::from_secs_f64(*at),
+                _ => Time::NEVER,
+            };
+            let next = deadline.min(deed);
             if next > until {
                 break None;
             }
-            // A little later than recorded, then, and so is all that follows.
-            let late = next.since(self.base + Duration::from_secs_f64(t));
-            self.advance(next);
-            self.base += late;
-            if next >= until {
-                break None;
+            if deadline < deed {
+                // Later than recorded, then, and so is all that follows.
+                self.base += deadline.since(self.base + Duration::from_secs_f64(t));
             }
+            self.advance(next);
         };
         let Some(actual) = actual else {
             return self.differs(entry, &format!("did not come: {recorded}"));
@@ -585,9 +613,8 @@ impl Player {
         self.report.events += 1;
         if let Some(id) = actual.pointer("/subscribed/framework_id/value") {
             let id = id.as_str().unwrap().to_owned();
-            self.frameworks.insert(conn.to_owned(), id.clone());
-            if let Some(connection) = self.connections.get_mut(conn) {
-                connection.framework = Some(id);
+            if let Some(recorded) = recorded.pointer("/subscribed/framework_id/value") {
+                self.ids.learn(recorded.as_str().unwrap(), &id);
             }
         }
         self.learn(recorded, &actual);
@@ -634,6 +661,32 @@ fn protobuf(path: &str, json: &Value) -> Vec<u8> {
     }
 }
 
+/// A call that the recorded client sent just before it closed its stream was answered after
+/// that: here it is sent after it.
+fn reordered(entries: Vec<Value>) -> Vec<Value> {
+    let mut out: Vec<Value> = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let closes = entry["text"]
+            .as_str()
+            .is_some_and(|t| t.starts_with("client closes TCP"));
+        if closes {
+            let open = out.iter().rposition(|e| e["dir"] == "request");
+            if let Some(i) = open
+                && !out[i..]
+                    .iter()
+                    .any(|e| e["dir"] == "response-head" && e["conn"] == out[i]["conn"])
+            {
+                let request = out.remove(i);
+                out.push(entry);
+                out.push(request);
+                continue;
+            }
+        }
+        out.push(entry);
+    }
+    out
+}
+
 /// What agents and executors did in the recording, and when, by the events that it caused.
 fn deeds(entries: &[Value]) -> Vec<(f64, Deed)> {
     let updates = |e: &&Value| {
@@ -655,7 +708,8 @@ fn deeds(entries: &[Value]) -> Vec<(f64, Deed)> {
         .fold(f64::INFINITY, f64::min);
     let mut out: Vec<(f64, Deed)> = Vec::new();
     let mut seen = std::collections::HashSet::new();
-    for (i, entry) in entries.iter().enumerate() {
+    let mut floor = 0.0;
+    for entry in entries {
         let t = entry["t"].as_f64().unwrap();
         if updates(&entry) {
             let uuid = entry
@@ -663,17 +717,18 @@ fn deeds(entries: &[Value]) -> Vec<(f64, Deed)> {
                 .unwrap()
                 .to_string();
             if seen.insert(uuid) {
-                out.push((stamp(entry) + began, Deed::Report(entry.clone())));
+                let agents =
+                    entry.pointer("/json/update/status/source") == Some(&"SOURCE_AGENT".into());
+                let at = stamp(entry) + began;
+                out.push((
+                    if agents { at.max(floor) } else { at },
+                    Deed::Report(entry.clone()),
+                ));
             }
         } else if entry.pointer("/json/failure/executor_id").is_some() {
-            // Just before the updates that it brings, whose stamps may be older.
-            let next = entries[i + 1..]
-                .iter()
-                .take(4)
-                .find(updates)
-                .map(|e| stamp(e) + began);
-            let at = next.map_or(t, |next| next.min(t) - 1e-6);
-            out.push((at, Deed::Exit(entry.clone())));
+            out.push((t, Deed::Exit(entry.clone())));
+            // The updates that it brings come after it, though their stamps may be older.
+            floor = t + 1e-6;
         } else if entry["dir"] == "event"
             && entry["json"]["type"] == "MESSAGE"
             && entry["conn"].as_str().unwrap().starts_with("scheduler")
