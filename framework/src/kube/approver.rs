@@ -179,3 +179,68 @@ fn patch_for(
         }]},
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn csr(name: &str, status: Value) -> CertificateSigningRequest {
+        serde_json::from_value(json!({
+            "metadata": {"name": name, "resourceVersion": "7"},
+            "spec": {"request": "", "signerName": "example.com/s"},
+            "status": status,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn only_open_requests_are_remembered() {
+        let mut pending = BTreeMap::new();
+        let decided = json!({"conditions": [{"type": "Approved", "status": "True"}]});
+        note(&mut pending, Event::InitApply(csr("a", json!({}))));
+        note(&mut pending, Event::Apply(csr("b", json!({}))));
+        note(&mut pending, Event::Apply(csr("c", decided.clone())));
+        assert_eq!(pending.keys().collect::<Vec<_>>(), ["a", "b"]);
+        note(&mut pending, Event::Apply(csr("a", decided)));
+        note(&mut pending, Event::Delete(csr("b", json!({}))));
+        assert!(pending.is_empty());
+    }
+
+    #[test]
+    fn a_listing_replaces_what_was_remembered() {
+        let mut pending = BTreeMap::new();
+        note(&mut pending, Event::Apply(csr("gone", json!({}))));
+        note(&mut pending, Event::Init);
+        note(&mut pending, Event::InitApply(csr("there", json!({}))));
+        note(&mut pending, Event::InitDone);
+        assert_eq!(pending.keys().collect::<Vec<_>>(), ["there"]);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut pending = BTreeMap::new();
+        for number in 0..MAX_PENDING + 10 {
+            note(
+                &mut pending,
+                Event::Apply(csr(&number.to_string(), json!({}))),
+            );
+        }
+        assert_eq!(pending.len(), MAX_PENDING);
+    }
+
+    #[test]
+    fn decisions_say_why_and_carry_the_version_that_was_decided_about() {
+        let now = "2026-11-21T10:00:00Z".parse().unwrap();
+        let request = csr("a", json!({}));
+        let approve = Decision::Approve {
+            node: "n1".into(),
+            what: "kubelet's client certificate",
+        };
+        let deny = Decision::Deny {
+            why: "usages are wrong".into(),
+        };
+        let texts = [approve, deny].map(|d| patch_for(&request, &d, now).unwrap().to_string());
+        insta::assert_snapshot!(texts.join("\n"));
+        assert_eq!(patch_for(&request, &Decision::Ignore, now), None);
+    }
+}

@@ -385,3 +385,37 @@ fn a_request_that_cannot_be_read_is_denied_and_says_why() {
         }
     }
 }
+
+/// The DER of a good request.
+fn good_der() -> Vec<u8> {
+    let csr = kubelet_serving().csr();
+    pem::parse(csr.spec.request.0).unwrap().into_contents()
+}
+
+fn decide_der(der: Vec<u8>) -> Decision {
+    let mut csr = kubelet_serving().csr();
+    let pem = pem::encode(&pem::Pem::new("CERTIFICATE REQUEST", der));
+    csr.spec.request = ByteString(pem.into_bytes());
+    decide(&csr, &nodes())
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_bytes_make_the_decision_panic(bytes in proptest::collection::vec(0u8.., 0..400)) {
+        let decision = decide_der(bytes);
+        proptest::prop_assert!(matches!(decision, Decision::Deny { .. }), "{:?}", decision);
+    }
+
+    #[test]
+    fn a_request_with_a_changed_byte_is_decided_and_never_for_another_node(at in 0usize..300, byte in 0u8..) {
+        let mut der = good_der();
+        let at = at % der.len();
+        der[at] = byte;
+        match decide_der(der) {
+            // Changes in the key or in the signature are the signer's to find.
+            Decision::Approve { node, .. } => proptest::prop_assert_eq!(node, "n1"),
+            Decision::Deny { .. } => {}
+            Decision::Ignore => proptest::prop_assert!(false, "ignored"),
+        }
+    }
+}

@@ -16,7 +16,7 @@ use seam::names::SYSTEM_NAMESPACE;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::api::{ApiError, call, unless_missing};
+use super::api::{ApiError, Retry, call, unless_missing};
 
 /// The times of an election. Upstream's defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -230,6 +230,8 @@ async fn take_part(
         };
         match tokio::time::timeout_at(until.into(), round(client, name, elector)).await {
             Ok(Ok(())) => {}
+            // Another was faster; the next look tells.
+            Ok(Err(error)) if error.retry() == Retry::Anew => tracing::debug!(%error, "election"),
             Ok(Err(error)) => tracing::warn!(%error, "election"),
             Err(_) => tracing::warn!("election: no answer from the API server in time"),
         }
