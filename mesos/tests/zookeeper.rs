@@ -133,7 +133,9 @@ impl ZooKeeper {
     }
 
     fn url(&self, credentials: &str) -> MasterUrl {
-        let text = format!("zk://{credentials}127.0.0.1:{}/mesos/cluster", self.port);
+        // The first server of the ensemble is never there.
+        let hosts = format!("127.0.0.1:1,127.0.0.1:{}", self.port);
+        let text = format!("zk://{credentials}{hosts}/mesos/cluster");
         MasterUrl::parse(&text).expect("a URL")
     }
 }
