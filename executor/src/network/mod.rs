@@ -37,7 +37,7 @@ use cni::FilterBackend;
 use command::CommandError;
 use occupancy::{Claim, Holder, Occupied};
 use plan::{Changes, Impossible, Peer};
-use rules::{IptablesRule, NftListing};
+use rules::{ForeignChain, IptablesRule, NftListing};
 use spec::{BadNetwork, NetworkSpec};
 
 /// How often everything is looked at again although nothing changed: Docker sets its policy anew
@@ -144,7 +144,12 @@ impl Network {
             mtu,
             _claim: claim,
         };
-        network.apply_rules(cleanup).await?;
+        network.masquerade(cleanup).await?;
+        if let Err(error) = network.accept(cleanup).await {
+            // A firewall that cannot be spoken to need not be in the way; `maintain` goes on trying
+            // and tells the operator.
+            tracing::warn!(%error, "accepts in other people's rules");
+        }
         Ok(network)
     }
 
@@ -220,55 +225,58 @@ impl Network {
             (usable, refused) = plan::usable_peers(&self.spec, nodes);
             apply(&plan::peers(&self.spec, &observed, &usable)).await?;
         }
-        self.apply_rules(cleanup).await?;
+        self.masquerade(cleanup).await?;
+        self.accept(cleanup).await?;
         Ok(refused)
     }
 
-    /// Source NAT and accepts.
-    async fn apply_rules(&self, cleanup: &Manifest) -> Result<(), NetworkError> {
+    /// Source NAT.
+    async fn masquerade(&self, cleanup: &Manifest) -> Result<(), NetworkError> {
         match self.backend {
             FilterBackend::Nftables => {
-                let table = &self.spec.names.table;
-                if !sweep::has_table("ip", table).await? {
+                if !sweep::has_table("ip", &self.spec.names.table).await? {
                     let script = rules::table(&self.spec);
                     command::run("nft", &["-f", "-"], Some(&script)).await?;
-                }
-                let chains: NftListing = command::json("nft", &["-j", "list", "chains"]).await?;
-                for chain in chains.dropping_chains() {
-                    let args = [
-                        "-j",
-                        "list",
-                        "chain",
-                        &chain.family,
-                        &chain.table,
-                        &chain.chain,
-                    ];
-                    let listing: NftListing = command::json("nft", &args).await?;
-                    // Rules of iptables-nft's carry their comment in a way of their own, so
-                    // these are always nft's.
-                    if listing.with_comment(table).len() < 2 {
-                        let script = rules::nft_accepts(&self.spec, &chain);
-                        command::run("nft", &["-f", "-"], Some(&script)).await?;
-                    }
                 }
             }
             FilterBackend::Iptables => {
                 for rule in rules::iptables_masquerade(&self.spec) {
                     ensure_iptables("iptables", &rule, cleanup).await?;
                 }
-                for rule in rules::iptables_accepts(&self.spec) {
-                    ensure_iptables("iptables", &rule, cleanup).await?;
-                }
             }
         }
-        // Docker may still speak to the older half of the kernel.
-        if self.backend == FilterBackend::Nftables
-            && legacy_table("filter")
-            && command::exists("iptables-legacy")
-        {
-            for rule in rules::iptables_accepts(&self.spec) {
-                ensure_iptables("iptables-legacy", &rule, cleanup).await?;
+        Ok(())
+    }
+
+    /// Accepts where somebody else drops.
+    async fn accept(&self, cleanup: &Manifest) -> Result<(), NetworkError> {
+        let program = match self.backend {
+            FilterBackend::Nftables => {
+                let chains: NftListing = command::json("nft", &["-j", "list", "chains"]).await?;
+                for chain in chains.dropping_chains() {
+                    self.accept_in(&chain).await?;
+                }
+                // Docker may still speak to the older half of the kernel.
+                if !legacy_table("filter") || !command::exists("iptables-legacy") {
+                    return Ok(());
+                }
+                "iptables-legacy"
             }
+            FilterBackend::Iptables => "iptables",
+        };
+        for rule in rules::iptables_accepts(&self.spec) {
+            ensure_iptables(program, &rule, cleanup).await?;
+        }
+        Ok(())
+    }
+
+    async fn accept_in(&self, chain: &ForeignChain) -> Result<(), NetworkError> {
+        let (family, table, name) = (&chain.family, &chain.table, &chain.chain);
+        let args = ["-j", "list", "chain", family, table, name];
+        let listing: NftListing = command::json("nft", &args).await?;
+        if listing.with_comment(&self.spec.names.table).len() < 2 {
+            let script = rules::nft_accepts(&self.spec, chain);
+            command::run("nft", &["-f", "-"], Some(&script)).await?;
         }
         Ok(())
     }

@@ -223,7 +223,7 @@ pub fn nft_accepts(spec: &NetworkSpec, chain: &ForeignChain) -> String {
     let mut script = String::new();
     for side in ["saddr", "daddr"] {
         script.push_str(&format!(
-            "insert rule {family} \"{table}\" \"{chain}\" ip {side} {} counter accept comment \"{}\"\n",
+            "insert rule {family} {table} {chain} ip {side} {} counter accept comment \"{}\"\n",
             spec.cluster_pods, spec.names.table
         ));
     }
