@@ -227,8 +227,8 @@ pub struct Dev {
 /// The commands of `k8sm dev`.
 #[derive(Debug, Subcommand)]
 pub enum DevCommand {
-    /// A Mesos master or agent of the devcluster
-    Mesos(crate::commands::MesosArgs),
+    /// Runs a Mesos of the devcluster: all of it, or only a master or an agent
+    Mesos(Box<devcluster::cli::Args>),
     /// Keeps the processes of an instance running; started by `up`
     #[command(hide = true)]
     Supervise,

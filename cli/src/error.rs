@@ -82,6 +82,9 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+    /// The devcluster.
+    #[error("{0}")]
+    Mesos(String),
     /// An argument that clap cannot check.
     #[error("{0}")]
     Usage(String),

@@ -18,7 +18,6 @@ pub mod commands;
 pub mod error;
 pub mod http;
 pub mod instance;
-pub mod machine;
 pub mod preflight;
 pub mod procfs;
 pub mod progress;

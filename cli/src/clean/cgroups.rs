@@ -4,8 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::leftovers::{self, Leftover};
 use crate::instance::Paths;
 use crate::preflight::facts::CGROUP_ROOT;
+
+/// Name of the cgroup below which executors make trees of their own.
+const EXECUTORS: &str = "k8sm";
 
 /// The directories that hold an instance's cgroups, those that exist.
 pub fn roots(paths: &Paths) -> Vec<PathBuf> {
@@ -16,21 +20,32 @@ pub fn roots(paths: &Paths) -> Vec<PathBuf> {
         .flatten()
         .filter_map(|e| Some(e.ok()?.path()));
     // On v2 the mount point is the hierarchy itself; on v1 each of its directories is one.
-    let mut found: Vec<PathBuf> = hierarchies
-        .chain([mount.to_owned()])
-        .map(|h| h.join(&name))
-        .collect();
-    // On v2 pods live outside Mesos' root, in a tree named after the Mesos container
-    // (`k8sm/<container id>`); the containers' ids are in the agents' work directories.
-    found.extend(
-        containers(&paths.mesos())
-            .into_iter()
-            .map(|id| mount.join("k8sm").join(id)),
-    );
+    let hierarchies: Vec<PathBuf> = hierarchies.chain([mount.to_owned()]).collect();
+    let mut found: Vec<PathBuf> = hierarchies.iter().map(|h| h.join(&name)).collect();
+    // Where Mesos makes no cgroup, and on v2 always, pods live in a tree named after the Mesos
+    // container; the containers' ids are in the agents' work directories.
+    for id in containers(&paths.mesos()) {
+        found.extend(hierarchies.iter().map(|h| h.join(EXECUTORS).join(&id)));
+    }
+    let noted = leftovers::noted(&paths.node_data());
+    found.extend(noted.into_iter().filter_map(|l| match l {
+        Leftover::Cgroup(dir) if dir.starts_with(mount) => Some(dir),
+        _ => None,
+    }));
     found.retain(|p| p.is_dir());
     found.sort();
     found.dedup();
     found
+}
+
+/// The executors' common cgroup, in each hierarchy: gone when it is empty, and not ours alone.
+pub fn remove_empty_parents() {
+    let mount = Path::new(CGROUP_ROOT);
+    for entry in fs::read_dir(mount).into_iter().flatten().flatten() {
+        // Fails when somebody else's are in it.
+        let _ = fs::remove_dir(entry.path().join(EXECUTORS));
+    }
+    let _ = fs::remove_dir(mount.join(EXECUTORS));
 }
 
 /// Ids of the containers that the agents have run, from

@@ -4,6 +4,8 @@
 //! could not be removed is said at the end.
 
 pub mod cgroups;
+pub mod executors;
+pub mod leftovers;
 pub mod mounts;
 pub mod network;
 pub mod processes;
@@ -36,6 +38,7 @@ pub fn machine(paths: &Paths, settings: Option<&Settings>) -> Result<(), Error> 
     ]));
     left.extend(network::remove(paths));
     left.extend(cgroups::remove(&roots));
+    cgroups::remove_empty_parents();
     if left.is_empty() {
         Ok(())
     } else {

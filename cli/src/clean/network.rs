@@ -1,28 +1,32 @@
-//! Links, network namespaces and nftables' tables of an instance.
+//! Links, network namespaces, rules and nftables' tables of an instance.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use sha2::{Digest, Sha256};
 
+use super::leftovers::{self, Leftover};
 use crate::instance::Paths;
+
+/// Where the kernel lists links.
+const LINKS: &str = "/sys/class/net";
 
 /// Removes them. Returns what would not go.
 pub fn remove(paths: &Paths) -> Vec<String> {
     let mut left = Vec::new();
+    let prefix = paths.link_prefix();
+    // The agents' namespaces, links and rules.
+    if let Err(error) = devcluster::netns::sweep(&prefix) {
+        left.push(crate::error::chain(&error));
+    }
+    left.extend(remove_noted(&leftovers::noted(&paths.node_data())));
     let nodes = nodes(&paths.node_data());
     let hashes: Vec<String> = nodes.iter().map(|n| short_hash(n)).collect();
-    let prefix = paths.link_prefix();
-    for name in names(Path::new("/sys/class/net")) {
-        let ours = name.starts_with(&prefix) || hashes.iter().any(|h| name.contains(h.as_str()));
+    for name in names(Path::new(LINKS)) {
+        let ours = hashes.iter().any(|h| name.contains(h.as_str()));
         // A link may have gone with its peer meanwhile.
-        if ours && Path::new("/sys/class/net").join(&name).exists() {
+        if ours && Path::new(LINKS).join(&name).exists() {
             left.extend(run("ip", &["link", "del", "dev", &name]));
-        }
-    }
-    for name in names(Path::new("/run/netns")) {
-        if name.starts_with(&prefix) {
-            left.extend(run("ip", &["netns", "del", &name]));
         }
     }
     for (family, table) in tables() {
@@ -30,11 +34,51 @@ pub fn remove(paths: &Paths) -> Vec<String> {
         // kube-proxy's tables are one per network namespace; `up` refuses to start a node where
         // somebody else has them.
         let of_proxy = table == "kube-proxy" && !nodes.is_empty();
-        if of_node || of_proxy || table.starts_with(&prefix) {
+        if of_node || of_proxy {
             left.extend(run("nft", &["delete", "table", &family, &table]));
         }
     }
     left
+}
+
+/// What executors have noted, as far as it is still there.
+fn remove_noted(noted: &[Leftover]) -> Vec<String> {
+    let tables = tables();
+    noted
+        .iter()
+        .filter_map(|leftover| match leftover {
+            Leftover::Link(name) => Path::new(LINKS)
+                .join(name)
+                .exists()
+                .then(|| run("ip", &["link", "del", "dev", name]))
+                .flatten(),
+            Leftover::Table { family, name } => tables
+                .contains(&(family.clone(), name.clone()))
+                .then(|| run("nft", &["delete", "table", family, name]))
+                .flatten(),
+            Leftover::Rule {
+                program,
+                table,
+                words,
+            } => {
+                let mut args = vec!["-t", table, "-D"];
+                args.extend(words.iter().map(String::as_str));
+                // It is gone when this fails, as a rule of that text does not exist.
+                while run(program, &args).is_none() {}
+                None
+            }
+            Leftover::NetNs(path) => path
+                .exists()
+                .then(|| {
+                    let _ = rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH);
+                    std::fs::remove_file(path)
+                        .err()
+                        .map(|e| format!("{}: {e}", path.display()))
+                })
+                .flatten(),
+            Leftover::Cgroup(_) => None,
+        })
+        .collect()
 }
 
 /// Names of the nodes that have lived in the machine's own namespaces.

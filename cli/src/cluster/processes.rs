@@ -1,6 +1,9 @@
 //! The processes of an instance: control plane, Mesos, framework.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+
+use devcluster::netns::Subnet;
 
 use packaging::control_plane::{ControlPlane, Process, Readiness};
 use packaging::pki::{Authority, Name};
@@ -61,20 +64,22 @@ pub fn mesos(paths: &Paths, settings: &Settings, program: &Path) -> Vec<ProcessS
         agents,
         master_port,
         agent_port,
+        subnet,
         resources,
     } = &settings.mesos
     else {
         return Vec::new();
     };
-    let address = settings.address;
-    let process = |name: String, args: Vec<String>, port: u16, after: Vec<String>| {
+    let master = SocketAddr::new(settings.address, *master_port);
+    let subnet: Option<Subnet> = subnet.as_ref().and_then(|s| s.parse().ok());
+    let process = |name: String, args: Vec<String>, address: SocketAddr, after: Vec<String>| {
         ProcessSpec {
             name,
             program: program.to_owned(),
             args,
             env: Vec::new(),
             readiness: Readiness::Http {
-                address: (address, port).into(),
+                address,
                 path: "/health".to_owned(),
             },
             after,
@@ -90,38 +95,66 @@ pub fn mesos(paths: &Paths, settings: &Settings, program: &Path) -> Vec<ProcessS
             word("dev"),
             word("mesos"),
             word("master"),
-            format!("--listen={address}:{master_port}"),
+            format!("--listen={master}"),
+            format!("--cluster={}", settings.name),
             format!("--work-dir={}", paths.mesos().join("master").display()),
         ],
-        *master_port,
+        master,
         Vec::new(),
     )];
     for number in 0..*agents {
-        let port = agent_port.saturating_add(u16::try_from(number).unwrap_or(u16::MAX));
+        let address = match subnet {
+            // The machine itself has the first address.
+            Some(subnet) => subnet
+                .address(number + 2)
+                .map_or(settings.address, IpAddr::V4),
+            None => settings.address,
+        };
+        let listen = SocketAddr::new(address, *agent_port);
         let mut args = vec![
             word("dev"),
             word("mesos"),
             word("agent"),
-            format!("--master={address}:{master_port}"),
-            format!("--listen={address}:{port}"),
-            format!("--hostname={address}"),
+            format!("--master={master}"),
+            format!("--listen={listen}"),
+            format!("--hostname={}", host_name(settings, subnet, number)),
             format!(
                 "--work-dir={}",
                 paths.mesos().join(format!("agent-{number}")).display()
             ),
-            format!("--cgroups-root={}", paths.cgroups_root()),
+            // Each its own: an agent ends what it finds in its root and does not know.
+            format!("--cgroups-root={}/{number}", paths.cgroups_root()),
         ];
+        if let Some(subnet) = subnet {
+            args.extend([
+                format!("--netns-prefix={}", paths.link_prefix()),
+                format!("--netns-number={number}"),
+                format!("--netns-subnet={subnet}"),
+            ]);
+        }
         if let Some(resources) = resources {
             args.push(format!("--resources={resources}"));
         }
         processes.push(process(
             agent_name(number),
             args,
-            port,
+            listen,
             vec![MASTER.to_owned()],
         ));
     }
     processes
+}
+
+/// Name of an agent in offers, and so of its node.
+fn host_name(settings: &Settings, subnet: Option<Subnet>, number: u32) -> String {
+    if subnet.is_some() {
+        return format!("agent-{number}");
+    }
+    nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .filter(|name| !name.is_empty() && name != "localhost")
+        .unwrap_or_else(|| settings.address.to_string())
 }
 
 /// The framework's process.

@@ -1,15 +1,20 @@
 //! `k8sm stop` and `k8sm down`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::args::Down;
 use crate::clean;
+use crate::cluster::processes;
 use crate::error::Error;
-use crate::instance::{self, Lock, Paths, Settings};
+use crate::instance::{self, Lock, Mesos, Paths, Settings};
 use crate::preflight;
 use crate::progress::Progress;
-use crate::supervise::Supervisor;
+use crate::supervise::{self, Spec, Supervisor};
 
+/// How long the framework may take to end.
+const FRAMEWORK_PATIENCE: Duration = Duration::from_secs(10);
+/// How long nodes may take to stop their pods: as long as Kubernetes' default grace.
+const PODS_PATIENCE: Duration = Duration::from_secs(30);
 /// How long everything may take to end in order: the API server's 20 s, after the framework's and
 /// the controller manager's, and etcd's after it.
 const STOP_PATIENCE: Duration = Duration::from_secs(60);
@@ -62,6 +67,42 @@ fn refuse_foreign_directory(paths: &Paths) -> Result<(), Error> {
     Ok(())
 }
 
+/// Ends the pods of our own agents, in order and while the API server still takes their last
+/// words. First the framework, which would start their nodes again.
+fn end_pods(
+    paths: &Paths,
+    settings: Option<&Settings>,
+    supervisor: &Supervisor<'_>,
+    progress: &Progress,
+) -> Result<(), Error> {
+    let own = matches!(settings.map(|s| &s.mesos), Some(Mesos::Own { .. }));
+    let runs = |name: &str| {
+        supervisor
+            .status()
+            .and_then(|s| s.of(name).map(|r| r.pid.is_some()))
+            .unwrap_or(false)
+    };
+    if !own || supervisor.process().is_none() || !runs("kube-apiserver") {
+        return Ok(());
+    }
+    let mut step = progress.step("pods");
+    let mut spec = Spec::read(&paths.spec())
+        .map_err(supervise::client::Error::from)?
+        .unwrap_or_default();
+    spec.processes.retain(|p| p.name != processes::FRAMEWORK);
+    spec.generation += 1;
+    supervisor.apply(&spec)?;
+    let begun = Instant::now();
+    while runs(processes::FRAMEWORK) && begun.elapsed() < FRAMEWORK_PATIENCE {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let ended = clean::executors::end(paths, PODS_PATIENCE, |left| {
+        step.detail(&format!("{left} node(s) still stop their pods"));
+    });
+    step.done(if ended { "ended" } else { "some are killed" });
+    Ok(())
+}
+
 /// Ends everything that runs and removes what it has made on the machine.
 fn end(
     paths: &Paths,
@@ -71,6 +112,7 @@ fn end(
 ) -> Result<(), Error> {
     let supervisor = Supervisor::new(paths);
     if !force {
+        end_pods(paths, settings, &supervisor, progress)?;
         let step = progress.step("processes");
         match supervisor.stop(STOP_PATIENCE) {
             Ok(true) => step.done("stopped"),

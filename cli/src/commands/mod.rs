@@ -3,12 +3,9 @@
 mod down;
 mod kubectl;
 mod logs;
-mod mesos;
 mod ps;
 mod status;
 mod up;
-
-pub use mesos::MesosArgs;
 
 use std::process::ExitCode;
 
@@ -33,7 +30,9 @@ pub fn run(args: Args) -> Result<ExitCode, Error> {
         Command::Logs(logs) => logs::run(&paths, &logs).map(|()| done),
         Command::Upstream(args) => Ok(crate::upstream::cmd::run(&args).map(|()| done)?),
         Command::Dev(dev) => match dev.command {
-            DevCommand::Mesos(args) => mesos::run(args).map(|()| done),
+            DevCommand::Mesos(args) => devcluster::cli::run(*args, &["dev", "mesos"])
+                .map(|()| done)
+                .map_err(|error| Error::Mesos(format!("{error:#}"))),
             DevCommand::Supervise => {
                 let settings = settings(&paths)?;
                 supervise::run(&paths, &settings.id)?;

@@ -99,7 +99,7 @@ fn choose(
         Some(previous) => previous.clone(),
         None => fresh(args)?,
     };
-    settings.mesos = mesos(args, previous)?;
+    settings.mesos = mesos(paths, args, previous)?;
     if !args.images.is_empty() {
         settings.images = args
             .images
@@ -190,7 +190,7 @@ fn fresh(args: &Up) -> Result<Settings, Error> {
 }
 
 /// Which Mesos: as the arguments say, else as the instance has it.
-fn mesos(args: &Up, previous: Option<&Settings>) -> Result<Mesos, Error> {
+fn mesos(paths: &Paths, args: &Up, previous: Option<&Settings>) -> Result<Mesos, Error> {
     let had = previous.map(|p| &p.mesos);
     if let Some(url) = &args.mesos {
         if matches!(had, Some(Mesos::Own { .. })) {
@@ -214,6 +214,7 @@ fn mesos(args: &Up, previous: Option<&Settings>) -> Result<Mesos, Error> {
             agents,
             master_port,
             agent_port,
+            subnet,
             resources,
         }) => {
             let wanted = args.agents.unwrap_or(*agents);
@@ -231,6 +232,7 @@ fn mesos(args: &Up, previous: Option<&Settings>) -> Result<Mesos, Error> {
                 agents: wanted,
                 master_port: *master_port,
                 agent_port: *agent_port,
+                subnet: subnet.clone(),
                 resources: args.resources.clone().or_else(|| resources.clone()),
             })
         }
@@ -243,8 +245,18 @@ fn mesos(args: &Up, previous: Option<&Settings>) -> Result<Mesos, Error> {
                     port
                 }
             };
+            let agents = args.agents.unwrap_or(1);
+            let subnet = if agents > 1 {
+                let seed = u32::from_str_radix(paths.short(), 16).unwrap_or(0);
+                let subnet = devcluster::netns::free_subnet(seed)
+                    .map_err(|e| Error::Mesos(crate::error::chain(&e)))?;
+                Some(subnet.to_string())
+            } else {
+                None
+            };
             Ok(Mesos::Own {
-                agents: args.agents.unwrap_or(1),
+                agents,
+                subnet,
                 master_port,
                 agent_port: chooser.near(AGENT_PORT, "the Mesos agent")?,
                 resources: args.resources.clone(),

@@ -29,8 +29,10 @@ pub enum Mesos {
         agents: u32,
         /// Port of the master.
         master_port: u16,
-        /// Port of the first agent; each further one has the next in its own namespace.
+        /// Port of each agent, at its own address.
         agent_port: u16,
+        /// Subnet of the agents' namespaces; none for a single agent.
+        subnet: Option<String>,
         /// What each agent offers; none for what the machine has.
         resources: Option<String>,
     },

@@ -1,0 +1,54 @@
+//! Ends an instance's executors in order: each stops its kubelet, then its containers with their
+//! grace, and cleans up after itself. What it does not manage in time is killed later.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::cgroups;
+use crate::catalog::Own;
+use crate::instance::Paths;
+use crate::procfs::{self, ProcessId};
+
+/// Asks every executor to end and waits. Returns whether all have.
+pub fn end(paths: &Paths, patience: Duration, mut on_wait: impl FnMut(usize)) -> bool {
+    let roots = cgroups::roots(paths);
+    let executors: Vec<ProcessId> = find(&roots);
+    for executor in &executors {
+        // It may have ended meanwhile.
+        let _ = executor.signal(Signal::TERM);
+    }
+    let begun = Instant::now();
+    loop {
+        let left = executors.iter().filter(|e| e.is_alive()).count();
+        if left == 0 {
+            return true;
+        }
+        if begun.elapsed() >= patience {
+            return false;
+        }
+        on_wait(left);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Executors in the agents' cgroups, their guards left out.
+fn find(roots: &[PathBuf]) -> Vec<ProcessId> {
+    roots
+        .iter()
+        .flat_map(|root| cgroups::processes(root))
+        .collect::<std::collections::BTreeSet<u32>>()
+        .into_iter()
+        .filter(|pid| {
+            let is_executor = procfs::executable(*pid)
+                .and_then(|exe| Some(exe.file_name()? == Own::Executor.file_name()))
+                .unwrap_or(false);
+            // Its helpers are the same program with a word first; it itself has only flags.
+            let only_flags = procfs::command_line(*pid)
+                .is_some_and(|line| line.split(' ').nth(1).is_none_or(|w| w.starts_with('-')));
+            is_executor && only_flags
+        })
+        .filter_map(ProcessId::of)
+        .collect()
+}
