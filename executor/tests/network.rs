@@ -227,12 +227,12 @@ fn pods_reach_each_other_with_their_own_addresses_and_the_outside_with_the_nodes
         node.thread.join().unwrap();
     }
     // Either way leaves the machine as it was: an orderly end, and the guard with its list.
-    within("m1", || block_on(sweep::node(&spec(1))).unwrap())
+    within("m3", || block_on(sweep::node(&spec(3))).unwrap())
         .join()
         .unwrap();
     for n in 1..=3 {
         let path = dir.path().join(format!("cleanup-{n}"));
-        let clean = move || Manifest::clean(&path, None).unwrap();
+        let clean = move || Manifest::clean(&path, Some(&Owner::current().unwrap())).unwrap();
         let remaining = within(&format!("m{n}"), clean).join().unwrap();
         assert_eq!(remaining, Vec::<String>::new());
         let left = state(n);

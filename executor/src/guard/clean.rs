@@ -31,7 +31,7 @@ pub fn all(leftovers: &[Leftover]) -> Vec<String> {
         Leftover::Cgroup(_) => 0,
         Leftover::NetNs(_) => 1,
         Leftover::Dir(_) => 2,
-        Leftover::IptablesRule { .. } => 3,
+        Leftover::IptablesRule { .. } | Leftover::NftRules { .. } => 3,
         Leftover::NftTable { .. } => 4,
         Leftover::Link(_) => 5,
     };
@@ -81,6 +81,12 @@ fn one(leftover: &Leftover) -> Result<(), String> {
             }
             Err(format!("rule {}", rule.join(" ")))
         }
+        Leftover::NftRules {
+            family,
+            table,
+            chain,
+            comment,
+        } => nft_rules([family, table, chain], comment),
         Leftover::NftTable { family, table } => {
             match command("nft", &["list", "table", family, table]) {
                 Ok(true) => match command("nft", &["delete", "table", family, table]) {
@@ -92,13 +98,13 @@ fn one(leftover: &Leftover) -> Result<(), String> {
             }
         }
         Leftover::Link(name) => {
-            if !Path::new("/sys/class/net").join(name).exists() {
+            if !link_exists(name) {
                 return Ok(());
             }
             match command("ip", &["link", "delete", "dev", name]) {
                 Ok(true) => Ok(()),
                 Ok(false) => {
-                    if Path::new("/sys/class/net").join(name).exists() {
+                    if link_exists(name) {
                         Err(format!("link {name}"))
                     } else {
                         Ok(())
@@ -108,6 +114,46 @@ fn one(leftover: &Leftover) -> Result<(), String> {
             }
         }
     }
+}
+
+/// Removes the rules with that comment from a chain; a chain that is gone has none.
+fn nft_rules(chain: [&str; 3], comment: &str) -> Result<(), String> {
+    let failed = |e: io::Error| format!("rules in {}: {e}", chain.join(" "));
+    let listing = Command::new("nft")
+        .args(["-a", "list", "chain"])
+        .args(chain)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(failed)?;
+    let text = String::from_utf8_lossy(&listing.stdout);
+    for handle in handles(&text, comment) {
+        let mut args = vec!["delete", "rule"];
+        args.extend(chain);
+        args.extend(["handle", handle]);
+        if !command("nft", &args).map_err(failed)? {
+            return Err(format!("rule {handle} in {}", chain.join(" ")));
+        }
+    }
+    Ok(())
+}
+
+/// Handles of the rules with that comment, as `nft -a` lists them.
+fn handles<'a>(listing: &'a str, comment: &str) -> Vec<&'a str> {
+    let marked = format!("comment \"{comment}\"");
+    listing
+        .lines()
+        .filter(|line| line.contains(&marked))
+        .filter_map(|line| {
+            line.rsplit_once("# handle ")
+                .map(|(_, handle)| handle.trim())
+        })
+        .collect()
+}
+
+/// Asked of the kernel: `/sys/class/net` shows the network namespace that mounted it, which need
+/// not be this one.
+fn link_exists(name: &str) -> bool {
+    nix::net::if_::if_nametoindex(name).is_ok()
 }
 
 fn command(program: &str, args: &[&str]) -> io::Result<bool> {
@@ -182,4 +228,18 @@ fn mounts_below(path: &Path) -> Vec<PathBuf> {
         .collect();
     mounts.reverse();
     mounts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_rules_with_our_comment_are_found_in_a_chain() {
+        let listing = "table ip filter {\n\
+            \tchain FORWARD { # handle 1\n\
+            \t\tip saddr 10.244.0.0/16 counter packets 0 bytes 0 accept comment \"k8s0\" # handle 7\n\
+            \t\tip saddr 10.0.0.0/8 accept comment \"other\" # handle 8\n\t}\n}\n";
+        assert_eq!(handles(listing, "k8s0"), ["7"]);
+    }
 }

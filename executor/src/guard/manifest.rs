@@ -32,6 +32,17 @@ pub enum Leftover {
         /// `FORWARD -i k8s0badcafe -j ACCEPT`, word by word, chain first.
         rule: Vec<String>,
     },
+    /// Rules with a comment of ours in an nftables chain that is somebody else's.
+    NftRules {
+        /// `ip`, `ip6`, `inet`.
+        family: String,
+        /// The chain's table.
+        table: String,
+        /// The chain.
+        chain: String,
+        /// The rules' comment.
+        comment: String,
+    },
     /// An nftables table.
     NftTable {
         /// `ip`, `ip6`, `inet`.
@@ -59,6 +70,14 @@ impl Leftover {
                 fields.extend(rule.iter().cloned());
                 fields
             }
+            Self::NftRules {
+                family,
+                table,
+                chain,
+                comment,
+            } => [&"nft-rules".to_owned(), family, table, chain, comment]
+                .map(String::clone)
+                .into(),
             Self::NftTable { family, table } => {
                 vec!["nft-table".into(), family.clone(), table.clone()]
             }
@@ -78,6 +97,12 @@ impl Leftover {
                 program: next()?,
                 table: next()?,
                 rule: fields.map(str::to_owned).collect(),
+            },
+            "nft-rules" => Self::NftRules {
+                family: next()?,
+                table: next()?,
+                chain: next()?,
+                comment: next()?,
             },
             "nft-table" => Self::NftTable {
                 family: next()?,
@@ -313,6 +338,12 @@ mod tests {
                 program: "iptables".into(),
                 table: "filter".into(),
                 rule: vec!["FORWARD".into(), "-i".into(), "k8s0".into()],
+            },
+            Leftover::NftRules {
+                family: "ip".into(),
+                table: "filter".into(),
+                chain: "FORWARD".into(),
+                comment: "k8s0".into(),
             },
             Leftover::NftTable {
                 family: "inet".into(),

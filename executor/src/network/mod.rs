@@ -254,7 +254,7 @@ impl Network {
             FilterBackend::Nftables => {
                 let chains: NftListing = command::json("nft", &["-j", "list", "chains"]).await?;
                 for chain in chains.dropping_chains() {
-                    self.accept_in(&chain).await?;
+                    self.accept_in(&chain, cleanup).await?;
                 }
                 // Docker may still speak to the older half of the kernel.
                 if !legacy_table("filter") || !command::exists("iptables-legacy") {
@@ -270,11 +270,21 @@ impl Network {
         Ok(())
     }
 
-    async fn accept_in(&self, chain: &ForeignChain) -> Result<(), NetworkError> {
+    async fn accept_in(
+        &self,
+        chain: &ForeignChain,
+        cleanup: &Manifest,
+    ) -> Result<(), NetworkError> {
         let (family, table, name) = (&chain.family, &chain.table, &chain.chain);
         let args = ["-j", "list", "chain", family, table, name];
         let listing: NftListing = command::json("nft", &args).await?;
         if listing.with_comment(&self.spec.names.table).len() < 2 {
+            cleanup.add(&Leftover::NftRules {
+                family: family.clone(),
+                table: table.clone(),
+                chain: name.clone(),
+                comment: self.spec.names.table.clone(),
+            })?;
             let script = rules::nft_accepts(&self.spec, chain);
             command::run("nft", &["-f", "-"], Some(&script)).await?;
         }
