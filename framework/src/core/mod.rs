@@ -121,6 +121,8 @@ pub struct State {
     agents: BTreeMap<AgentId, Agent>,
     nodes: BTreeMap<NodeName, Node>,
     node_of: HashMap<AgentId, NodeName>,
+    /// Names of nodes that are not ours.
+    foreign_nodes: HashSet<NodeName>,
     pods: HashMap<PodUid, Pod>,
     /// Pods that are bound to a node of ours and not terminal.
     bound: HashMap<NodeName, HashSet<PodUid>>,
@@ -163,6 +165,7 @@ impl State {
             agents: BTreeMap::new(),
             nodes: BTreeMap::new(),
             node_of: HashMap::new(),
+            foreign_nodes: HashSet::new(),
             pods: HashMap::new(),
             bound: HashMap::new(),
             queue: BTreeSet::new(),
@@ -252,7 +255,12 @@ impl State {
             Timer::Pod(uid) => self.check_pod(&uid),
             Timer::Task(id) => self.check_task(&id),
             Timer::Node(name) => self.check_node(&name),
-            Timer::Agent(_) | Timer::Schedule => self.dirty = true,
+            Timer::Schedule => self.dirty = true,
+            Timer::Agent(_) => {
+                self.dirty = true;
+                self.wants_revive = true;
+                self.wake_pods();
+            }
             Timer::Reconcile => self.check_reconciliation(),
         }
     }

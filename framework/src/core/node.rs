@@ -63,6 +63,8 @@ pub struct Agent {
     pub not_before: Time,
     /// How many starts have failed in a row.
     pub failures: u32,
+    /// Whether it was reported that it has no address.
+    pub told_without_address: bool,
 }
 
 /// What was given back to Mesos.
@@ -89,6 +91,7 @@ impl Agent {
             declined: BTreeMap::new(),
             not_before: Time(0),
             failures: 0,
+            told_without_address: false,
         }
     }
 

@@ -40,7 +40,8 @@ impl State {
             about.domain.as_ref(),
         );
         agent.active = true;
-        let no_address = agent.ip.is_none();
+        let no_address = agent.ip.is_none() && !agent.told_without_address;
+        agent.told_without_address |= no_address;
         // News is what is more than what was declined before; the rest only returns.
         let (amounts, ports) = (offer.pool.amounts(), offer.pool.ports().len());
         let known = agent.declined.remove(&role);
@@ -55,7 +56,7 @@ impl State {
         if unknown || total_unknown {
             self.emit(Effect::PollAgents);
         }
-        if unknown && no_address {
+        if no_address {
             self.problem(format!(
                 "agent {id} offers resources without an address (offer.url.address.ip): no node can run there"
             ));
@@ -131,6 +132,7 @@ impl State {
     /// A Node object that this process did not make: after a restart one of ours.
     fn foreign_or_recovered_node(&mut self, view: NodeView) {
         let Some(note) = view.ours.clone() else {
+            self.foreign_nodes.insert(view.name);
             return;
         };
         let name = view.name.clone();
@@ -173,6 +175,7 @@ impl State {
     }
 
     pub(super) fn node_gone(&mut self, name: &NodeName) {
+        self.foreign_nodes.remove(name);
         let Some(node) = self.nodes.get_mut(name) else {
             return;
         };
@@ -210,6 +213,7 @@ impl State {
         for name in gone {
             self.node_gone(&name);
         }
+        self.foreign_nodes.retain(|name| present.contains(name));
         self.nodes_listed = true;
         self.dirty = true;
     }
@@ -224,6 +228,12 @@ impl State {
         }
     }
 
+    /// The name that an agent's node would get.
+    pub(super) fn future_name(&self, agent: &AgentId, hostname: &str) -> NodeName {
+        let taken = |name: &str| self.nodes.contains_key(name) || self.foreign_nodes.contains(name);
+        NodeName::from(names::NodeName::choose(hostname, agent.as_str(), taken).as_str())
+    }
+
     /// Begins a new life on an agent: the object first, because what it says must be known before
     /// anything is launched.
     pub(super) fn want_node(&mut self, agent_id: &AgentId) -> Option<NodeName> {
@@ -231,13 +241,7 @@ impl State {
         let (ip, hostname, labels) = (agent.ip?, agent.hostname.clone(), agent.labels.clone());
         let name = match self.node_of.get(agent_id) {
             Some(name) => name.clone(),
-            None => {
-                let nodes = &self.nodes;
-                let chosen = names::NodeName::choose(&hostname, agent_id.as_str(), |name| {
-                    nodes.contains_key(name)
-                });
-                NodeName::from(chosen.as_str())
-            }
+            None => self.future_name(agent_id, &hostname),
         };
         let attempt = self.random_attempt();
         let task = seam::id::TaskKind::node(name.as_str(), attempt);
@@ -356,6 +360,11 @@ impl State {
             return;
         };
         let agent = node.agent.clone();
+        if node.give_up {
+            // It was being given up when its agent got lost.
+            self.drain(name, "it was to be given back before its agent was lost");
+            return;
+        }
         node.enter(to, now);
         if to == NodePhase::Ready
             && let Some(agent) = self.agents.get_mut(&agent)
@@ -418,6 +427,17 @@ impl State {
             agent.failed_to_start(now);
             let at = agent.not_before;
             self.timers.set(at, Timer::Agent(agent_id.clone()));
+        }
+        if end == End::Unproven {
+            self.emit(Effect::NodeEvent {
+                node: name.clone(),
+                reason: "NodeEndUnproven".to_owned(),
+                message: "Mesos could not destroy the container of the node's executor, so its pods may still run \
+                          and are left alone. If the machine is off for certain: kubectl taint nodes <node> \
+                          node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
+                    .to_owned(),
+                warning: true,
+            });
         }
         let expected = wanted_end || end == End::Proven(Outcome::Gone) && !started;
         self.emit(Effect::NodeEvent {

@@ -101,8 +101,27 @@ impl State {
         order
     }
 
-    /// The best place for a pod among the held offers.
-    pub(super) fn find_place(&mut self, template: &PodTemplate, order: &Order) -> Option<Place> {
+    /// Whether an offer of an agent whose node runs, or is about to, may still come: worth a
+    /// moment's waiting before another node is started.
+    pub(super) fn awaits_running_nodes(&self) -> bool {
+        self.nodes.values().any(|node| {
+            let offers_known = || {
+                self.offers.has(&node.agent)
+                    || self.agents.get(&node.agent).is_none_or(|agent| {
+                        !agent.active || agent.declined.values().any(|d| d.at >= self.last_revive)
+                    })
+            };
+            node.phase.takes_pods() && !node.give_up && !offers_known()
+        })
+    }
+
+    /// The best place for a pod among the held offers; on agents without a node only if `fresh`.
+    pub(super) fn find_place(
+        &mut self,
+        template: &PodTemplate,
+        order: &Order,
+        fresh: bool,
+    ) -> Option<Place> {
         let requirements = template.requirements.as_ref().ok()?;
         let only = requirements.node.only_node().map(str::to_owned);
         if let Some(name) = &only {
@@ -125,6 +144,9 @@ impl State {
         let mut start = 0;
         while start < order.len() {
             let rank = order[start].0;
+            if rank == Rank::Fresh && !fresh {
+                return None;
+            }
             let end = start + order[start..].iter().take_while(|o| o.0 == rank).count();
             if let Some(place) = self.best_in(template, &order[start..end]) {
                 return Some(place);
@@ -221,12 +243,7 @@ impl State {
         let agent = self.agents.get(id);
         let name = match (node, agent) {
             (Some(node), _) => node.name.to_string(),
-            (None, Some(agent)) => {
-                crate::placement::names::NodeName::choose(&agent.hostname, id.as_str(), |name| {
-                    self.nodes.contains_key(name)
-                })
-                .into()
-            }
+            (None, Some(agent)) => self.future_name(id, &agent.hostname).to_string(),
             (None, None) => String::new(),
         };
         let labels = match (object, agent) {
@@ -296,13 +313,9 @@ impl State {
             .agents()
             .filter(|id| !self.node_of.contains_key(*id))
             .find(|id| {
-                self.agents.get(*id).is_some_and(|agent| {
-                    crate::placement::names::NodeName::choose(&agent.hostname, id.as_str(), |n| {
-                        self.nodes.contains_key(n)
-                    })
-                    .as_str()
-                        == name
-                })
+                self.agents
+                    .get(*id)
+                    .is_some_and(|agent| self.future_name(id, &agent.hostname).as_str() == name)
             })
             .cloned()
     }

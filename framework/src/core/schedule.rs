@@ -27,6 +27,8 @@ use super::timers::Timer;
 /// A pod is not called unschedulable before offers had this long to come: an allocation takes up
 /// to a second.
 const SETTLE: Duration = Duration::from_millis(1500);
+/// So long a pod waits for offers of agents whose nodes run, before it has a node started.
+const FRESH_AFTER: Duration = Duration::from_millis(1200);
 /// Between REVIVEs at least; doubled with each that led to nothing, up to [`REVIVE_MOST`].
 const REVIVE_LEAST: Duration = Duration::from_millis(25);
 /// See [`REVIVE_LEAST`].
@@ -219,25 +221,27 @@ impl State {
         let waiting: Vec<PodUid> = self.queue.iter().map(|(_, _, uid)| uid.clone()).collect();
         let mut order = self.order();
         // Pods of one template fail alike, as long as nothing is added in between.
-        let mut hopeless: HashMap<*const PodTemplate, Option<Arc<str>>> = HashMap::new();
+        let mut hopeless: HashMap<(*const PodTemplate, bool), Option<Arc<str>>> = HashMap::new();
+        let awaits = self.awaits_running_nodes();
         let mut settles: Option<Duration> = None;
         for uid in waiting {
             let Some(pod) = self.pods.get(&uid) else {
                 continue;
             };
             let template = pod.view.template.clone();
-            let key = Arc::as_ptr(&template);
             let waited = self.now.since(pod.queued_at);
+            let fresh = !awaits || waited >= FRESH_AFTER;
+            let key = (Arc::as_ptr(&template), fresh);
             let reference = pod.reference();
             if !hopeless.contains_key(&key) {
-                if let Some(place) = self.find_place(&template, &order) {
+                if let Some(place) = self.find_place(&template, &order, fresh) {
                     self.put(&uid, &template, &place, &mut order, accepts);
                     continue;
                 }
                 hopeless.insert(key, None);
             }
             if waited < SETTLE {
-                let left = SETTLE - waited;
+                let left = if fresh { SETTLE } else { FRESH_AFTER }.saturating_sub(waited);
                 settles = Some(settles.map_or(left, |least| least.min(left)));
                 continue;
             }

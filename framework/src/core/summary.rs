@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::State;
 use super::ids::NodeName;
-use super::node::NodePhase;
+use super::node::{Node, NodePhase};
 use super::pod::Stage;
 
 /// Counts since the process started.
@@ -105,6 +105,11 @@ impl State {
             }
         }
         summary
+    }
+
+    /// One node.
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.get(name)
     }
 
     /// Every node with its agent's address, for whoever approves certificates.

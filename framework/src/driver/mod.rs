@@ -309,13 +309,13 @@ impl Main {
                 self.metrics.pass(began.elapsed());
             }
             for effect in effects {
-                self.dispatch(effect, &calls).await?;
+                self.dispatch(effect, &calls)?;
             }
             self.keep_status();
         }
     }
 
-    async fn dispatch(
+    fn dispatch(
         &mut self,
         effect: Effect,
         calls: &mpsc::Sender<Effect>,
@@ -327,10 +327,18 @@ impl Main {
             | Effect::Revive
             | Effect::Kill { .. }
             | Effect::Acknowledge { .. }
-            | Effect::Reconcile { .. } => calls
-                .send(effect)
-                .await
-                .map_err(|_| LeaderError::Ended("sender of calls")),
+            | Effect::Reconcile { .. } => match calls.try_send(effect) {
+                Ok(()) => Ok(()),
+                // Waiting here could wait for ever, since calls' outcomes come back through this
+                // loop. Whatever is lost is asked for again: a launch by its silence.
+                Err(mpsc::error::TrySendError::Full(_)) => {
+                    tracing::error!("too many calls wait for the Mesos master: one is dropped");
+                    Ok(())
+                }
+                Err(mpsc::error::TrySendError::Closed(_)) => {
+                    Err(LeaderError::Ended("sender of calls"))
+                }
+            },
             Effect::PollAgents => {
                 self.poll.notify_one();
                 Ok(())
