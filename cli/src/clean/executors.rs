@@ -1,5 +1,5 @@
 //! Ends an instance's executors in order: each stops its kubelet, then its containers with their
-//! grace, and cleans up after itself. What it does not manage in time is killed later.
+//! grace, and cleans up after itself. One that does not manage that in time is killed.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -26,6 +26,10 @@ pub fn end(paths: &Paths, patience: Duration, mut on_wait: impl FnMut(usize)) ->
             return true;
         }
         if begun.elapsed() >= patience {
+            // Their connections would keep the API server from ending. Their guards do the rest.
+            for executor in &executors {
+                let _ = executor.signal(Signal::KILL);
+            }
             return false;
         }
         on_wait(left);

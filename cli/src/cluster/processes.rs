@@ -188,6 +188,10 @@ pub fn framework(
             mirror.replace("{address}", &settings.address.to_string())
         )
     }));
+    if let Mesos::Own { agents, .. } = &settings.mesos {
+        // Whoever asks for agents here wants to see as many nodes.
+        args.push(format!("--nodes-min={agents}"));
+    }
     if shares_host_network(settings) {
         // Below the instance's own directories, where `down` finds everything.
         args.extend([

@@ -13,8 +13,9 @@ use crate::supervise::{self, Spec, Supervisor};
 
 /// How long the framework may take to end.
 const FRAMEWORK_PATIENCE: Duration = Duration::from_secs(10);
-/// How long nodes may take to stop their pods: as long as Kubernetes' default grace.
-const PODS_PATIENCE: Duration = Duration::from_secs(30);
+/// How long nodes may take to stop their pods. CoreDNS takes 5 s (its `lameduck`); Kubernetes'
+/// default grace, 30 s, is more than somebody who removes everything wants to wait.
+const PODS_PATIENCE: Duration = Duration::from_secs(10);
 /// How long everything may take to end in order: the API server's 20 s, after the framework's and
 /// the controller manager's, and etcd's after it.
 const STOP_PATIENCE: Duration = Duration::from_secs(60);

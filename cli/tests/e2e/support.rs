@@ -61,7 +61,10 @@ impl Cluster {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_k8sm"));
+        // K8SM_BIN: another build of it, for instance the optimised one.
+        let program =
+            std::env::var_os("K8SM_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_k8sm").into());
+        let mut command = Command::new(program);
         command
             .arg("--state-dir")
             .arg(self.dir().join("state"))
@@ -225,7 +228,7 @@ impl Cluster {
             let source = self.dir().join(source);
             let _ = Command::new("sh")
                 .arg("-c")
-                .arg("cd \"$0\" 2>/dev/null && find . \\( -name '*.log' -o -name stderr -o -name stdout \\) -size -20M | cpio -pdm --quiet \"$1\" 2>/dev/null || true")
+                .arg("cd \"$0\" 2>/dev/null && find . \\( -name '*.log' -o -name stderr -o -name stdout \\) -size -20M -exec cp --parents {} \"$1\" \\; || true")
                 .arg(&source)
                 .arg(&target)
                 .status();

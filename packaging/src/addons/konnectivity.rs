@@ -39,6 +39,8 @@ fn pod(addons: &Addons) -> Value {
         // It has a token of its own, for the server's audience.
         "automountServiceAccountToken": false,
         "priorityClassName": "system-node-critical",
+        // It ends at the second SIGTERM only; after the first it waits for its connections.
+        "terminationGracePeriodSeconds": 5,
         "nodeSelector": {"kubernetes.io/os": "linux"},
         // On every node: without it the API server does not reach the pods there.
         "tolerations": [{"operator": "Exists"}],
