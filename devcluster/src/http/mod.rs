@@ -3,6 +3,7 @@
 
 pub mod json;
 pub mod stream;
+pub mod text;
 
 use std::io::Read as _;
 

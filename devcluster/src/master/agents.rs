@@ -531,9 +531,11 @@ impl MasterState {
             message.to_owned(),
         );
         status.agent_id = Some(record.pb.agent_id.clone());
-        status.executor_id.clone_from(&record.pb.executor_id);
         status.unreachable_time = unreachable.map(view::time_info);
+        let executor = record.pb.executor_id.clone();
         self.update_task(framework, &status, None);
+        // The scheduler is told the executor too; the books, as in Mesos, are not.
+        status.executor_id = executor;
         self.forward(framework, status);
     }
 

@@ -335,7 +335,6 @@ impl MasterState {
             self.remove_framework(id);
         } else {
             self.timers.insert((deadline, Timer::Failover(id.clone())));
-            self.to_operators(|state| view::framework_updated(state, id));
         }
     }
 
@@ -365,22 +364,17 @@ impl MasterState {
             None => Vec::new(),
         };
         for task in tasks {
-            let Some(status) = self
-                .frameworks
-                .get(id)
-                .and_then(|f| f.tasks.get(&task))
-                .map(|t| {
-                    updates::status(
-                        self.now,
-                        &t.pb.task_id,
-                        pb::TaskState::TaskKilled,
-                        pb::task_status::Reason::FrameworkRemoved,
-                        format!("Framework {id} removed"),
-                    )
-                })
-            else {
+            let Some(record) = self.frameworks.get(id).and_then(|f| f.tasks.get(&task)) else {
                 continue;
             };
+            let mut status = updates::status(
+                self.now,
+                &record.pb.task_id,
+                pb::TaskState::TaskKilled,
+                pb::task_status::Reason::FrameworkRemoved,
+                format!("Framework {id} removed"),
+            );
+            status.agent_id = Some(record.pb.agent_id.clone());
             self.update_task(id, &status, None);
             self.remove_task(id, &task, updates::Keep::Completed);
         }

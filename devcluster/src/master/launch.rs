@@ -196,7 +196,6 @@ impl MasterState {
         executor: Option<&pb::ExecutorInfo>,
         uses: Resources,
     ) {
-        let framework_user = self.frameworks.get(id).map(|f| f.info.user.clone());
         let command = task
             .command
             .as_ref()
@@ -214,7 +213,7 @@ impl MasterState {
             container: task.container.clone(),
             health_check: task.health_check.clone(),
             kill_policy: task.kill_policy,
-            user: command.and_then(|c| c.user.clone()).or(framework_user),
+            user: command.and_then(|c| c.user.clone()),
             limits: task.limits.clone(),
             ..Default::default()
         };

@@ -230,11 +230,14 @@ fn event(kind: EventType) -> Event {
     }
 }
 
-/// Events say when a framework left even if it never did, and not what it is offered.
+/// Events say when a framework left even if it never did, and not what it has.
 fn for_event(state: &MasterState, id: &FrameworkId) -> get_frameworks::Framework {
     let mut out = framework(state, id);
     out.unregistered_time.get_or_insert(time_info(Time::EPOCH));
     out.offer_constraints = None;
+    out.offers = Vec::new();
+    out.allocated_resources = Vec::new();
+    out.offered_resources = Vec::new();
     out
 }
 

@@ -26,6 +26,8 @@ pub struct PlayedAgent {
     updates: BTreeMap<(String, String), VecDeque<pb::TaskStatus>>,
     /// What the master said: kind and task, executor or framework.
     pub heard: Vec<(&'static str, String)>,
+    /// Stopped by a signal: it hears and says nothing, but its connection stands.
+    pub frozen: bool,
 }
 
 impl PlayedAgent {
@@ -82,11 +84,25 @@ impl PlayedAgent {
             tasks: BTreeMap::new(),
             updates: BTreeMap::new(),
             heard: Vec::new(),
+            frozen: false,
         }
     }
 
     /// Subscribes, with all that it has if it was there before.
     pub fn start(&mut self, master: &Master) {
+        if self.stream.is_none() {
+            // A new process: what was not on its disk is forgotten.
+            let lost: Vec<_> = self
+                .frameworks
+                .iter()
+                .filter(|(_, info)| !info.checkpoint())
+                .map(|(id, _)| id.clone())
+                .collect();
+            for id in lost {
+                self.forget(&id);
+            }
+        }
+        self.stream = None;
         let mut subscribe = self.subscribe.clone();
         subscribe.info.id.clone_from(&self.id);
         subscribe.frameworks = self.frameworks.values().cloned().collect();
@@ -106,6 +122,21 @@ impl PlayedAgent {
         self.stream = Some((Stream::new(response), id));
         self.pump(master);
         assert!(self.id.is_some(), "not registered");
+    }
+
+    fn forget(&mut self, framework: &str) {
+        self.tasks.retain(|(f, _), _| f != framework);
+        self.executors.retain(|(f, _), _| f != framework);
+        self.updates.retain(|(f, _), _| f != framework);
+        self.frameworks.remove(framework);
+    }
+
+    /// It ends for good.
+    pub fn unregister(&mut self, master: &Master) {
+        self.call(
+            master,
+            from_agent::Message::Unregister(protocol::Unregister {}),
+        );
     }
 
     /// Its connection breaks.
@@ -136,7 +167,7 @@ impl PlayedAgent {
 
     /// Hears what the master says and answers.
     pub fn pump(&mut self, master: &Master) {
-        loop {
+        while !self.frozen {
             let Some((stream, _)) = &mut self.stream else {
                 return;
             };
@@ -191,10 +222,7 @@ impl PlayedAgent {
             }
             M::ShutdownFramework(shutdown) => {
                 let id = shutdown.framework_id.value;
-                self.tasks.retain(|(f, _), _| *f != id);
-                self.executors.retain(|(f, _), _| *f != id);
-                self.updates.retain(|(f, _), _| *f != id);
-                self.frameworks.remove(&id);
+                self.forget(&id);
                 self.heard.push(("SHUTDOWN_FRAMEWORK", id));
             }
             M::Acknowledge(acknowledge) => {
@@ -243,6 +271,10 @@ impl PlayedAgent {
     /// The recorded agent reported this.
     pub fn report(&mut self, master: &Master, framework: &str, status: pb::TaskStatus) {
         let key = (framework.to_owned(), status.task_id.value.clone());
+        let head = self.updates.get(&key).and_then(VecDeque::front);
+        if head.is_some_and(|head| head.uuid == status.uuid) {
+            return self.send_head(master, &key);
+        }
         if let Some(task) = self.tasks.get_mut(&key) {
             task.state = status.state;
             task.statuses = vec![status.clone()];

@@ -146,7 +146,11 @@ pub fn without_defaults(value: &Value) -> Value {
                     || (key.as_str() == "failover_timeout" && value.as_f64() == Some(0.0))
                     // An empty list and no list are the same in protobuf.
                     || value.as_array().is_some_and(Vec::is_empty);
-                !default
+                // Not a member of the message in version 1: there or not by where it is printed.
+                let internal = key.as_str() == "checkpoint"
+                    && members.contains_key("hostname")
+                    && members.contains_key("resources");
+                !default && !internal
             })
             .map(|(k, v)| (k.clone(), without_defaults(v)))
             .collect(),

@@ -133,7 +133,7 @@ fn duration(text: &str) -> Duration {
 }
 
 impl Player {
-    pub fn new(scenario: &str) -> Self {
+    pub fn new(scenario: &str, seed: u64) -> Self {
         let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
             .join("../mesos/tests/fixtures/wire")
             .join(scenario)
@@ -160,6 +160,8 @@ impl Player {
             .map(|json| mesos::codec::from_json(&serde_json::from_str(json).unwrap()).unwrap());
         // The recorded master's rounds are 1.002 s apart: its timers start when a round ends.
         config.settings.allocator.interval = Duration::from_millis(1002);
+        config.settings.allocator.seed = seed;
+        config.settings.offer_timeout = arg(start, "offer_timeout").map(duration);
         if let Some(timeout) = arg(start, "agent_ping_timeout") {
             config.settings.agent_ping_timeout = duration(timeout);
         }
@@ -219,7 +221,7 @@ impl Player {
                     .push(format!("{name}: not recorded: {event}"));
             }
             while let Some(frame) = connection.stream.next_frame() {
-                let event = decode(connection.stream.encoding, &frame);
+                let event = decode(name, connection.stream.encoding, &frame);
                 if event["type"] != "HEARTBEAT" {
                     self.report
                         .differences
@@ -355,7 +357,15 @@ impl Player {
             agent.start(&master);
         } else if let Some(rest) = text.strip_prefix("kill agent") {
             let name = rest.split(' ').next().unwrap();
-            self.agents.get_mut(name).unwrap().kill();
+            let agent = self.agents.get_mut(name).unwrap();
+            if rest.ends_with("SIGUSR1") {
+                agent.unregister(&master);
+            }
+            agent.kill();
+        } else if text.starts_with("agent process frozen") {
+            for agent in self.agents.values_mut() {
+                agent.frozen = true;
+            }
         } else if let Some(conn) = text.strip_prefix("client closes TCP connection ") {
             self.connections.remove(conn);
         }
@@ -488,7 +498,11 @@ impl Player {
             return;
         }
         // What the legacy endpoints show differs in flags, build and metrics.
-        if !path.contains("/api/v1") {
+        let call = self.requests[conn]
+            .pointer("/json/type")
+            .and_then(Value::as_str);
+        let differs = matches!(call, Some("GET_FLAGS" | "GET_VERSION" | "GET_METRICS"));
+        if !path.contains("/api/v1") || differs {
             return;
         }
         let actual: Value = serde_json::from_slice(&actual).unwrap();
@@ -517,11 +531,15 @@ impl Player {
             };
             rest = &after[length..];
             let recorded: Value = serde_json::from_str(record).unwrap();
-            let mut actual = stream.next_frame().map(|f| decode(stream.encoding, &f));
+            let mut actual = stream
+                .next_frame()
+                .map(|f| decode("client", stream.encoding, &f));
             // Whether the first HEARTBEAT or the offers come first is a matter of luck.
             if recorded["type"] != "HEARTBEAT" {
                 while actual.as_ref().is_some_and(|a| a["type"] == "HEARTBEAT") {
-                    actual = stream.next_frame().map(|f| decode(stream.encoding, &f));
+                    actual = stream
+                        .next_frame()
+                        .map(|f| decode("client", stream.encoding, &f));
                 }
             } else if actual.as_ref().is_none_or(|a| a["type"] != "HEARTBEAT") {
                 continue;
@@ -568,6 +586,14 @@ impl Player {
         {
             connection.recorded_heartbeats += 1;
         }
+        if recorded.pointer("/update/status/reason") == Some(&"REASON_AGENT_REREGISTERED".into()) {
+            // A frozen agent has been thawed and finds that its master has given it up.
+            let master = self.master.clone();
+            for agent in self.agents.values_mut().filter(|a| a.frozen) {
+                agent.frozen = false;
+                agent.start(&master);
+            }
+        }
         let until = self.base + Duration::from_secs_f64(t) + PATIENCE;
         let actual = loop {
             let Some(connection) = self.connections.get_mut(conn) else {
@@ -581,7 +607,7 @@ impl Player {
                 break Some(event);
             }
             if let Some(frame) = connection.stream.next_frame() {
-                let event = decode(connection.stream.encoding, &frame);
+                let event = decode(conn, connection.stream.encoding, &frame);
                 if event["type"] == "HEARTBEAT" {
                     connection.heartbeats += 1;
                 } else {
@@ -630,7 +656,7 @@ impl Player {
             return self.differs(entry, "a stream that is not open ends");
         };
         while let Some(frame) = connection.stream.next_frame() {
-            let event = decode(connection.stream.encoding, &frame);
+            let event = decode(conn, connection.stream.encoding, &frame);
             if event["type"] != "HEARTBEAT" {
                 self.differs(entry, &format!("not recorded: {event}"));
             }
@@ -641,9 +667,13 @@ impl Player {
     }
 }
 
-fn decode(encoding: Encoding, frame: &[u8]) -> Value {
+fn decode(conn: &str, encoding: Encoding, frame: &[u8]) -> Value {
     match encoding {
         Encoding::Json => serde_json::from_slice(frame).unwrap(),
+        Encoding::Protobuf if conn.starts_with("operator") => {
+            let event: pb::master::Event = encoding.decode(frame).unwrap();
+            devcluster::http::json::print(&event)
+        }
         Encoding::Protobuf => {
             let event: pb::scheduler::Event = encoding.decode(frame).unwrap();
             devcluster::http::json::print(&event)
@@ -707,7 +737,7 @@ fn deeds(entries: &[Value]) -> Vec<(f64, Deed)> {
         .map(|e| e["t"].as_f64().unwrap() - stamp(e))
         .fold(f64::INFINITY, f64::min);
     let mut out: Vec<(f64, Deed)> = Vec::new();
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashMap::new();
     let mut floor = 0.0;
     for entry in entries {
         let t = entry["t"].as_f64().unwrap();
@@ -716,7 +746,14 @@ fn deeds(entries: &[Value]) -> Vec<(f64, Deed)> {
                 .pointer("/json/update/status/uuid")
                 .unwrap()
                 .to_string();
-            if seen.insert(uuid) {
+            let conn = entry["conn"].to_string();
+            if let Some(before) = seen.insert(uuid, conn.clone()) {
+                // Sent again, since nobody acknowledged it. To a new scheduler the agent sends
+                // it without being told here.
+                if before == conn {
+                    out.push((t, Deed::Report(entry.clone())));
+                }
+            } else {
                 let agents =
                     entry.pointer("/json/update/status/source") == Some(&"SOURCE_AGENT".into());
                 let at = stamp(entry) + began;

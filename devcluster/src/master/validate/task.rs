@@ -382,10 +382,7 @@ fn executor(
         && !same_executor(&existing.info, info)
     {
         let line = "-".repeat(60);
-        let print = |info: &pb::ExecutorInfo| {
-            let json = mesos::codec::to_json(info);
-            serde_json::to_string_pretty(&json).unwrap_or_else(|_| json.to_string())
-        };
+        let print = crate::http::text::print::<pb::ExecutorInfo>;
         return Err(format!(
             "ExecutorInfo is not compatible with existing ExecutorInfo with same ExecutorID.\n\
              {line}\nExisting ExecutorInfo:\n{}\n{line}\nExecutorInfo:\n{}\n{line}\n",
