@@ -7,13 +7,11 @@ use framework::kube::lease::{Leadership, Timing, campaign};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{self, DEADLINE};
+use crate::cluster::{self, Cluster, DEADLINE};
 
-#[tokio::test]
-async fn all_instances_get_the_same_framework_id_and_only_the_expected_one_is_replaced() {
-    let Some(cluster) = cluster::start().await else {
-        return;
-    };
+async fn all_instances_get_the_same_framework_id_and_only_the_expected_one_is_replaced(
+    cluster: &Cluster,
+) {
     let client = &cluster.framework;
     let instances = (0..8).map(|number| async move {
         load_or_store(client, "kubernetes", || format!("id-{number}"))
@@ -61,11 +59,7 @@ async fn wait_for(listen: &mut watch::Receiver<Leadership>, wanted: impl Fn(&Lea
     );
 }
 
-#[tokio::test]
-async fn one_instance_leads_and_a_successor_need_not_wait_for_one_that_ends() {
-    let Some(cluster) = cluster::start().await else {
-        return;
-    };
+async fn one_instance_leads_and_a_successor_need_not_wait_for_one_that_ends(cluster: &Cluster) {
     // Long enough that only a lease that was given back is taken within the deadline.
     let timing = Timing {
         duration: DEADLINE * 2,
@@ -100,4 +94,13 @@ async fn one_instance_leads_and_a_successor_need_not_wait_for_one_that_ends() {
     for task in [task_a, task_b] {
         tokio::time::timeout(DEADLINE, task).await.unwrap().unwrap();
     }
+}
+
+#[tokio::test]
+async fn the_framework_has_one_id_and_one_leader() {
+    let Some(cluster) = cluster::start().await else {
+        return;
+    };
+    all_instances_get_the_same_framework_id_and_only_the_expected_one_is_replaced(&cluster).await;
+    one_instance_leads_and_a_successor_need_not_wait_for_one_that_ends(&cluster).await;
 }

@@ -48,17 +48,13 @@ async fn set_running(cluster: &Cluster, pod: &PodRef) {
         .unwrap();
 }
 
-#[tokio::test]
-async fn a_pod_is_bound_once_and_carries_its_task() {
-    let Some(cluster) = cluster::start().await else {
-        return;
-    };
+async fn a_pod_is_bound_once_and_carries_its_task(cluster: &Cluster) {
     let client = &cluster.framework;
     nodes::ensure(client, &record("n1")).await.unwrap();
-    let (pod, _) = make_pod(&cluster, "bound", json!({})).await;
+    let (pod, _) = make_pod(cluster, "bound", json!({})).await;
 
     assert_eq!(bind(client, &pod, "n1", &task()).await.unwrap(), Bound::Now);
-    let stored = api(&cluster).get("bound").await.unwrap();
+    let stored = api(cluster).get("bound").await.unwrap();
     assert_eq!(stored.spec.unwrap().node_name.as_deref(), Some("n1"));
     assert_eq!(
         stored.metadata.annotations.unwrap()[seam::names::TASK_ID],
@@ -89,23 +85,19 @@ async fn a_pod_is_bound_once_and_carries_its_task() {
     );
 
     let gated = json!({"spec": {"schedulingGates": [{"name": "example.com/wait"}]}});
-    let (gated, _) = make_pod(&cluster, "gated", gated).await;
+    let (gated, _) = make_pod(cluster, "gated", gated).await;
     let error = bind(client, &gated, "n1", &task()).await.unwrap_err();
     assert_ne!(error.retry(), Retry::Later, "{error}");
 }
 
-#[tokio::test]
-async fn a_pod_waits_with_a_reason_that_people_know() {
-    let Some(cluster) = cluster::start().await else {
-        return;
-    };
+async fn a_pod_waits_with_a_reason_that_people_know(cluster: &Cluster) {
     let client = &cluster.framework;
-    let (reference, pod) = make_pod(&cluster, "waiting", json!({})).await;
+    let (reference, pod) = make_pod(cluster, "waiting", json!({})).await;
     let message = "0/1 nodes are available: 1 Insufficient cpu.";
     pods::mark_waiting(client, &reference, &pod, WaitReason::Unschedulable, message)
         .await
         .unwrap();
-    let stored = api(&cluster).get("waiting").await.unwrap();
+    let stored = api(cluster).get("waiting").await.unwrap();
     let conditions = stored.status.as_ref().unwrap().conditions.as_ref().unwrap();
     let scheduled = conditions
         .iter()
@@ -167,17 +159,13 @@ async fn a_pod_waits_with_a_reason_that_people_know() {
     );
 }
 
-#[tokio::test]
-async fn evictions_keep_to_the_budget_and_dead_pods_are_failed_before_they_go() {
-    let Some(cluster) = cluster::start().await else {
-        return;
-    };
+async fn evictions_keep_to_the_budget_and_dead_pods_are_failed_before_they_go(cluster: &Cluster) {
     let client = &cluster.framework;
     nodes::ensure(client, &record("n1")).await.unwrap();
 
-    let (kept, _) = make_pod(&cluster, "kept", json!({})).await;
+    let (kept, _) = make_pod(cluster, "kept", json!({})).await;
     bind(client, &kept, "n1", &task()).await.unwrap();
-    set_running(&cluster, &kept).await;
+    set_running(cluster, &kept).await;
     cluster
         .create(&json!({
             "apiVersion": "policy/v1",
@@ -196,7 +184,7 @@ async fn evictions_keep_to_the_budget_and_dead_pods_are_failed_before_they_go() 
     .await;
     assert!(refused.contains("disruption budget"), "{refused}");
     assert!(
-        api(&cluster)
+        api(cluster)
             .get("kept")
             .await
             .unwrap()
@@ -205,7 +193,7 @@ async fn evictions_keep_to_the_budget_and_dead_pods_are_failed_before_they_go() 
             .is_none()
     );
 
-    let (moved, _) = make_pod(&cluster, "moved", json!({})).await;
+    let (moved, _) = make_pod(cluster, "moved", json!({})).await;
     let earlier = PodRef {
         uid: "another".into(),
         ..moved.clone()
@@ -225,10 +213,10 @@ async fn evictions_keep_to_the_budget_and_dead_pods_are_failed_before_they_go() 
 
     // A finalizer keeps the object, so that its last state can be seen.
     let held = json!({"metadata": {"finalizers": ["example.com/hold"]}});
-    let (dead, _) = make_pod(&cluster, "dead", held).await;
+    let (dead, _) = make_pod(cluster, "dead", held).await;
     bind(client, &dead, "n1", &task()).await.unwrap();
-    set_running(&cluster, &dead).await;
-    let current = api(&cluster).get("dead").await.unwrap();
+    set_running(cluster, &dead).await;
+    let current = api(cluster).get("dead").await.unwrap();
     let why = Disruption {
         reason: "ExecutorTerminated".into(),
         message: "The executor of node n1 has terminated.".into(),
@@ -247,7 +235,7 @@ async fn evictions_keep_to_the_budget_and_dead_pods_are_failed_before_they_go() 
             .await
             .unwrap()
     );
-    let last = api(&cluster).get("dead").await.unwrap();
+    let last = api(cluster).get("dead").await.unwrap();
     assert!(last.metadata.deletion_timestamp.is_some());
     let status = last.status.unwrap();
     assert_eq!(status.phase.as_deref(), Some("Failed"));
@@ -261,4 +249,14 @@ async fn evictions_keep_to_the_budget_and_dead_pods_are_failed_before_they_go() 
         (target.status.as_str(), target.reason.as_deref()),
         ("True", Some("ExecutorTerminated"))
     );
+}
+
+#[tokio::test]
+async fn pods_are_bound_explained_evicted_and_ended() {
+    let Some(cluster) = cluster::start().await else {
+        return;
+    };
+    a_pod_is_bound_once_and_carries_its_task(&cluster).await;
+    a_pod_waits_with_a_reason_that_people_know(&cluster).await;
+    evictions_keep_to_the_budget_and_dead_pods_are_failed_before_they_go(&cluster).await;
 }

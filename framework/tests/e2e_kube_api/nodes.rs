@@ -7,7 +7,7 @@ use framework::placement::names::NodeName;
 use k8s_openapi::api::core::v1::{Node, Taint};
 use kube::Api;
 
-use crate::cluster;
+use crate::cluster::{self, Cluster};
 
 pub fn record(name: &str) -> NodeRecord {
     let name = NodeName::parse(name).unwrap();
@@ -33,11 +33,7 @@ fn taint(key: &str) -> Taint {
     }
 }
 
-#[tokio::test]
-async fn nodes_are_made_changed_and_given_up() {
-    let Some(cluster) = cluster::start().await else {
-        return;
-    };
+async fn nodes_are_made_changed_and_given_up(cluster: &Cluster) {
     let client = &cluster.framework;
     let api: Api<Node> = Api::all(cluster.admin.clone());
 
@@ -134,11 +130,7 @@ async fn nodes_are_made_changed_and_given_up() {
     assert!(!nodes::delete(client, "n1", &uid).await.unwrap());
 }
 
-#[tokio::test]
-async fn the_framework_may_do_nothing_else() {
-    let Some(cluster) = cluster::start().await else {
-        return;
-    };
+async fn the_framework_may_do_nothing_else(cluster: &Cluster) {
     for (namespace, group, resource, name, verb) in [
         ("kube-system", "", "secrets", "", "list"),
         (
@@ -201,4 +193,13 @@ async fn the_framework_may_do_nothing_else() {
             .may("kube-system", "", "configmaps", "k8sm-kubernetes", "patch")
             .await
     );
+}
+
+#[tokio::test]
+async fn the_framework_keeps_its_nodes_and_may_do_nothing_else() {
+    let Some(cluster) = cluster::start().await else {
+        return;
+    };
+    nodes_are_made_changed_and_given_up(&cluster).await;
+    the_framework_may_do_nothing_else(&cluster).await;
 }
