@@ -13,8 +13,9 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::agent::cgroups;
-use crate::agent::container::{ProcessRef, kill};
+use crate::agent::container::{self, ProcessRef, kill};
 use crate::agent::disk;
+use crate::agent::paths::Layout;
 use crate::netns::{self, Netns, Subnet};
 
 /// How long a part may take to answer.
@@ -49,6 +50,8 @@ pub struct ClusterArgs {
 /// What is remembered about a cluster that runs.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Running {
+    /// The process that started the others and ends them in order.
+    parent: Option<ProcessRef>,
     processes: Vec<(String, ProcessRef)>,
 }
 
@@ -112,7 +115,10 @@ async fn up(plan: &Plan<'_>, subnet: Option<Subnet>, line: &[OsString]) -> anyho
     let stop = super::stop_at_signal()?;
     let mut parts = Parts {
         record: plan.record(),
-        running: Running::default(),
+        running: Running {
+            parent: Some(ProcessRef::of(std::process::id()).context("cannot look at myself")?),
+            processes: Vec::new(),
+        },
         children: Vec::new(),
     };
     let work = start(plan, subnet, line, &mut parts);
@@ -282,7 +288,18 @@ async fn answers(address: SocketAddr) -> bool {
 
 async fn down(plan: &Plan<'_>) -> anyhow::Result<()> {
     let running = disk::read_json::<Running>(&plan.record())?.unwrap_or_default();
-    // In the order of their stop; after a kill -9 of their parent they may live.
+    if let Some(parent) = running.parent.filter(|p| p.is_alive())
+        && let Ok(pid) = i32::try_from(parent.pid)
+    {
+        tracing::info!("ending the cluster (pid {pid})");
+        let pid = nix::unistd::Pid::from_raw(pid);
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        let patience = STOP_PATIENCE * u32::try_from(running.processes.len() + 1).unwrap_or(2);
+        if timeout(patience, parent.ended()).await.is_err() {
+            kill(parent.pid);
+        }
+    }
+    // After a kill -9 of their parent they may live; in the order of their stop.
     for (name, process) in running.processes.iter().rev() {
         if process.is_alive() {
             tracing::info!("ending {name} (pid {})", process.pid);
@@ -292,8 +309,20 @@ async fn down(plan: &Plan<'_>) -> anyhow::Result<()> {
                 .with_context(|| format!("{name} does not end"))??;
         }
     }
-    cgroups::sweep(&plan.cgroups_root, STOP_PATIENCE).await?;
-    netns::sweep(&plan.prefix)?;
+    for number in 0..plan
+        .args
+        .agents
+        .max(u16::try_from(running.processes.len()).unwrap_or(0))
+    {
+        let work_dir = plan.work_dir.join(format!("agent-{number}"));
+        container::sweep(&Layout::below(&work_dir).runtime_dir, STOP_PATIENCE).await?;
+    }
+    if nix::unistd::geteuid().is_root() {
+        cgroups::sweep(&plan.cgroups_root, STOP_PATIENCE).await?;
+    }
+    if nix::unistd::geteuid().is_root() {
+        netns::sweep(&plan.prefix)?;
+    }
     match std::fs::remove_file(plan.record()) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).context("cannot remove running.json")

@@ -234,6 +234,25 @@ impl Containerizer {
     }
 }
 
+/// Ends the containers that an agent with this runtime directory has left, as far as their
+/// init processes or sessions live, and forgets them. For the end of a cluster whose agents
+/// may have been killed.
+pub async fn sweep(
+    runtime_dir: &std::path::Path,
+    patience: Duration,
+) -> Result<(), ContainerizerError> {
+    let containers = runtime_dir.join("containers");
+    for name in disk::list_dir(&containers)? {
+        let dir = containers.join(name);
+        let process = disk::read_json::<ProcessRef>(&dir.join("pid"))?;
+        if let Some(process) = process.filter(|p| p.is_alive()) {
+            kill_session(process.pid, patience).await?;
+        }
+        std::fs::remove_dir_all(&dir).map_err(disk::io_error("remove", &dir))?;
+    }
+    Ok(())
+}
+
 /// The init process, started by this agent or by one before it.
 enum Init {
     Own(Child),

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use mesos::pb;
 use serde::{Deserialize, Serialize};
 
-pub use lifecycle::{Containerizer, ContainerizerConfig, ContainerizerError};
+pub use lifecycle::{Containerizer, ContainerizerConfig, ContainerizerError, sweep};
 pub use process::{ProcessRef, kill, start_time};
 
 /// A container, a UUID that the agent draws.

@@ -306,19 +306,21 @@ mod tests {
         out.iter().map(|u| u.status.uuid()[0]).collect()
     }
 
+    const NOTHING: [u8; 0] = [];
+
     use pb::TaskState::{TaskFinished, TaskRunning, TaskStarting};
 
     #[test]
     fn an_update_is_repeated_after_10_20_and_40_seconds_until_acknowledged() {
         let mut f = Fixture::new();
         assert_eq!(f.receive(TaskRunning, 1), (Received::New, vec![1]));
-        assert_eq!(f.due_after(9), []);
+        assert_eq!(f.due_after(9), NOTHING);
         assert_eq!(f.due_after(1), [1]);
-        assert_eq!(f.due_after(19), []);
+        assert_eq!(f.due_after(19), NOTHING);
         assert_eq!(f.due_after(1), [1]);
         assert_eq!(f.due_after(40), [1]);
         assert_eq!(f.acknowledge(1), (Some(false), vec![]));
-        assert_eq!(f.due_after(1000), []);
+        assert_eq!(f.due_after(1000), NOTHING);
         assert_eq!(f.updates.deadline(), None);
     }
 
@@ -358,7 +360,7 @@ mod tests {
         let mut f = Fixture::new();
         f.receive(TaskRunning, 1);
         f.updates.pause();
-        assert_eq!(f.due_after(100), []);
+        assert_eq!(f.due_after(100), NOTHING);
         let mut out = Vec::new();
         f.updates.resume(f.now, &mut out);
         assert_eq!(first_bytes(&out), [1]);

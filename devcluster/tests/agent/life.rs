@@ -1,0 +1,254 @@
+//! Tasks and executors from their launch to their end.
+
+use mesos::pb;
+use pb::TaskState as S;
+use pb::task_status::{Reason, Source};
+
+use super::support::{Cluster, Framework, Target, command_task, executor_task, sandbox};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_task_runs_and_its_end_is_told() {
+    let cluster = Cluster::start(&[]).await;
+    let mut framework = Framework::subscribe(&cluster).await;
+    framework
+        .launch(command_task("c1", "echo hello; env | sort"))
+        .await;
+    let starting = framework.update().await;
+    assert_eq!(starting.state(), S::TaskStarting);
+    assert_eq!(starting.source(), Source::Executor);
+    assert_eq!(starting.executor_id.as_ref().unwrap().value, "c1");
+    let container = starting.container_status.unwrap();
+    assert!(container.executor_pid.unwrap() > 1);
+    let ip = &container.network_infos[0].ip_addresses[0];
+    assert_eq!(ip.ip_address(), "127.0.0.1");
+    assert_eq!(framework.update().await.state(), S::TaskRunning);
+    let finished = framework.update().await;
+    assert_eq!(finished.state(), S::TaskFinished);
+    assert_eq!(finished.message(), "Command exited with status 0");
+
+    let stdout = std::fs::read_to_string(sandbox(&cluster, "c1").join("stdout")).unwrap();
+    assert!(stdout.starts_with("hello\n"), "{stdout}");
+    for variable in [
+        "MESOS_ALLOCATION_ROLE=r1",
+        "MESOS_CHECKPOINT=1",
+        "MESOS_EXECUTOR_ID=c1",
+        "MESOS_RECOVERY_TIMEOUT=15mins",
+    ] {
+        assert!(stdout.contains(variable), "{variable}: {stdout}");
+    }
+    let endpoint = format!("MESOS_AGENT_ENDPOINT={}", cluster.agent_address);
+    assert!(stdout.contains(&endpoint), "{stdout}");
+
+    // The same through the agent's HTTP, by the virtual path.
+    let id = &framework.id.value;
+    let path = format!("/frameworks/{id}/executors/c1/runs/latest/stdout");
+    let read = cluster
+        .get(&format!("/files/read?path={path}&offset=0&length=6"))
+        .await;
+    assert_eq!(read, serde_json::json!({"data": "hello\n", "offset": 0}));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_fails_says_how() {
+    let cluster = Cluster::start(&[]).await;
+    let mut framework = Framework::subscribe(&cluster).await;
+    for (id, command, words) in [
+        ("exit3", "exit 3", "Command exited with status 3"),
+        (
+            "signal",
+            "kill -9 $$",
+            "Command terminated with signal Killed",
+        ),
+    ] {
+        framework.launch(command_task(id, command)).await;
+        let failed = framework.update_to(S::TaskFailed).await;
+        assert_eq!(failed.message(), words);
+        assert!(failed.reason.is_none());
+    }
+    let mut absent = command_task("absent", "");
+    let command = absent.command.as_mut().unwrap();
+    command.shell = Some(false);
+    command.value = Some("/no/such/file".into());
+    framework.launch(absent).await;
+    let failed = framework.update_to(S::TaskFailed).await;
+    assert_eq!(failed.message(), "Command exited with status 1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_fetched_fails_the_launch() {
+    let cluster = Cluster::start(&[]).await;
+    let mut framework = Framework::subscribe(&cluster).await;
+    let mut task = command_task("t", "true");
+    task.command.as_mut().unwrap().uris = vec![pb::command_info::Uri {
+        value: "http://127.0.0.1:1/nothing".into(),
+        ..Default::default()
+    }];
+    framework.launch(task).await;
+    let failed = framework.update().await;
+    assert_eq!(failed.state(), S::TaskFailed);
+    assert_eq!(failed.source(), Source::Agent);
+    assert_eq!(failed.reason(), Reason::ContainerLaunchFailed);
+    let words = failed.message();
+    assert!(
+        words.starts_with("Failed to launch container: Failed to fetch all URIs"),
+        "{words}"
+    );
+    assert!(words.ends_with("exited with status 1"), "{words}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_is_killed_and_one_that_will_not_die_is_killed_hard() {
+    let cluster = Cluster::start(&[]).await;
+    let mut framework = Framework::subscribe(&cluster).await;
+    framework.launch(command_task("soft", "sleep 1000")).await;
+    framework.update_to(S::TaskRunning).await;
+    framework.kill("soft").await;
+    let killed = framework.update_to(S::TaskKilled).await;
+    assert_eq!(
+        killed.message(),
+        "Command terminated with signal Terminated"
+    );
+
+    let mut task = command_task("hard", "trap '' TERM; while :; do sleep 0.1; done");
+    task.kill_policy = Some(pb::KillPolicy {
+        grace_period: Some(pb::DurationInfo {
+            nanoseconds: 300_000_000,
+        }),
+    });
+    framework.launch(task).await;
+    framework.update_to(S::TaskRunning).await;
+    framework.kill("hard").await;
+    let killed = framework.update_to(S::TaskKilled).await;
+    assert_eq!(killed.message(), "Command terminated with signal Killed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_executor_has_several_tasks_and_talks_with_its_framework() {
+    let cluster = Cluster::start(&[]).await;
+    let mut framework = Framework::subscribe(&cluster).await;
+    framework.launch(executor_task("t1", "e1", &[])).await;
+    let running = framework.update_to(S::TaskRunning).await;
+    assert_eq!(running.message(), "up");
+    assert!(running.executor_id.is_none());
+    let target = Target::of(&running, "e1");
+    framework.launch(executor_task("t2", "e1", &[])).await;
+    let second = framework.update_to(S::TaskRunning).await;
+    assert_eq!(second.task_id.value, "t2");
+    assert_eq!(Target::of(&second, "e1").container, target.container);
+    framework.ask(&target, "echo").await;
+
+    let containers = cluster.get("/containers").await;
+    assert_eq!(containers[0]["container_id"], target.container.as_str());
+    assert_eq!(containers[0]["statistics"]["cpus_soft_limit"], 0.3);
+    let state = cluster.get("/slave(1)/state").await;
+    let tasks = &state["frameworks"][0]["executors"][0]["tasks"];
+    assert_eq!(tasks.as_array().unwrap().len(), 2);
+
+    framework.kill("t1").await;
+    let killed = framework.update_to(S::TaskKilled).await;
+    assert_eq!(killed.message(), "killed by executor");
+    framework.shut_down_executor(&target).await;
+    let killed = framework.update_to(S::TaskKilled).await;
+    assert_eq!(killed.message(), "executor shutting down");
+    let failure = framework.failure().await;
+    assert_eq!(
+        (failure.executor_id, failure.status),
+        (Some(target.executor), Some(0))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_executor_that_ends_is_reported_before_its_tasks_fail() {
+    let cluster = Cluster::start(&[]).await;
+    let mut framework = Framework::subscribe(&cluster).await;
+    framework.launch(executor_task("t1", "e1", &[])).await;
+    let target = Target::of(&framework.update_to(S::TaskRunning).await, "e1");
+    framework.message(&target, "exit 3").await;
+    let failure = framework.failure().await;
+    assert_eq!(failure.status, Some(3 << 8));
+    let failed = framework.update().await;
+    assert_eq!(failed.state(), S::TaskFailed);
+    assert_eq!(failed.source(), Source::Agent);
+    assert_eq!(failed.reason(), Reason::ExecutorTerminated);
+    assert_eq!(failed.message(), "Executor terminated");
+    assert_eq!(failed.executor_id, Some(target.executor));
+    assert!(failed.container_status.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_executor_that_does_not_register_in_time_is_ended() {
+    let cluster = Cluster::start(&["--executor-registration-timeout=500ms"]).await;
+    let mut framework = Framework::subscribe(&cluster).await;
+    framework
+        .launch(executor_task("t1", "e1", &[("NEVER_SUBSCRIBE", "1")]))
+        .await;
+    let failure = framework.failure().await;
+    assert_eq!(failure.status, Some(9));
+    let failed = framework.update().await;
+    assert_eq!(failed.reason(), Reason::ExecutorRegistrationTimeout);
+    assert_eq!(failed.message(), "Executor did not register within 500ms");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_before_the_executor_registers_ends_both() {
+    let cluster = Cluster::start(&[]).await;
+    let mut framework = Framework::subscribe(&cluster).await;
+    framework
+        .launch(executor_task("t1", "e1", &[("SUBSCRIBE_AFTER", "1500")]))
+        .await;
+    framework.kill("t1").await;
+    let killed = framework.update().await;
+    assert_eq!(killed.state(), S::TaskKilled);
+    assert_eq!(killed.reason(), Reason::TaskKilledDuringLaunch);
+    assert_eq!(killed.message(), "Killed before delivery to the executor");
+    // It gets SHUTDOWN when it subscribes, and ends by itself.
+    assert_eq!(framework.failure().await.status, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_executor_that_ignores_shutdown_is_killed_after_its_own_grace() {
+    let cluster = Cluster::start(&["--executor-shutdown-grace-period=1hrs"]).await;
+    let mut framework = Framework::subscribe(&cluster).await;
+    let mut task = executor_task("t1", "e1", &[]);
+    task.executor.as_mut().unwrap().shutdown_grace_period = Some(pb::DurationInfo {
+        nanoseconds: 300_000_000,
+    });
+    framework.launch(task).await;
+    let target = Target::of(&framework.update_to(S::TaskRunning).await, "e1");
+    framework.ask(&target, "deaf").await;
+    framework.shut_down_executor(&target).await;
+    assert_eq!(framework.failure().await.status, Some(9));
+    let failed = framework.update().await;
+    assert_eq!(failed.reason(), Reason::ExecutorTerminated);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn checks_are_reported_and_a_task_that_takes_too_long_fails() {
+    let cluster = Cluster::start(&[]).await;
+    let mut framework = Framework::subscribe(&cluster).await;
+    let mut task = command_task("checked", "sleep 1000");
+    let command = |value: &str| pb::CommandInfo {
+        value: Some(value.to_owned()),
+        ..Default::default()
+    };
+    task.health_check = Some(pb::HealthCheck {
+        r#type: Some(pb::health_check::Type::Command as i32),
+        command: Some(command("true")),
+        delay_seconds: Some(0.0),
+        ..Default::default()
+    });
+    task.max_completion_time = Some(pb::DurationInfo {
+        nanoseconds: 1_500_000_000,
+    });
+    framework.launch(task).await;
+    framework.update_to(S::TaskRunning).await;
+    let healthy = framework.update().await;
+    assert_eq!(healthy.reason(), Reason::TaskHealthCheckStatusUpdated);
+    assert_eq!(healthy.healthy, Some(true));
+    let failed = framework.update_to(S::TaskFailed).await;
+    assert_eq!(failed.reason(), Reason::MaxCompletionTimeReached);
+    assert_eq!(
+        failed.message(),
+        "Command terminated with signal Terminated"
+    );
+}
