@@ -59,10 +59,10 @@ fn wait_until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-fn limits(mib: Option<u64>) -> PodLimits {
+fn limits(mib: u64) -> PodLimits {
     PodLimits {
         cpu_millis: 1500,
-        memory: mib.map(|mib| mib << 20),
+        memory: mib << 20,
         node_cpu_millis: 250,
         node_memory: Some(256 << 20),
     }
@@ -91,7 +91,7 @@ fn a_launched_process_is_in_its_cgroup_of_every_hierarchy_and_is_killed_with_it(
 }
 
 #[test]
-fn the_pods_limit_is_set_raised_lowered_and_lifted() {
+fn the_pods_limit_is_set_raised_and_lowered() {
     let Some(tree) = Tree::new("limits") else {
         return;
     };
@@ -109,14 +109,12 @@ fn the_pods_limit_is_set_raised_lowered_and_lifted() {
             .unwrap_or(u64::MAX)
     };
     for mib in [100, 500, 80] {
-        cgroup::apply(&tree.0, &limits(Some(mib))).unwrap();
+        cgroup::apply(&tree.0, &limits(mib)).unwrap();
         assert_eq!(read(&tree.0.pods), mib << 20);
         assert_eq!(read(&tree.0.base), (mib + 256) << 20);
     }
-    cgroup::apply(&tree.0, &limits(Some(0))).unwrap();
+    cgroup::apply(&tree.0, &limits(0)).unwrap();
     assert_eq!(read(&tree.0.pods), 64 << 20, "room for the cgroup itself");
-    cgroup::apply(&tree.0, &limits(None)).unwrap();
-    assert!(read(&tree.0.pods) > 1 << 60);
 }
 
 #[test]

@@ -20,7 +20,6 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::cgroup::{self, CgroupError};
 use crate::core::task::TaskId;
 use crate::core::{Core, Effect, Event, HandoverError, Millis, NodeState, PodLimits};
-use crate::guard::manifest::ManifestError;
 use crate::layout::Paths;
 use crate::report::{NodeCommand, NodeEvent};
 use crate::supervise::Backoff;
@@ -50,9 +49,6 @@ pub enum LoopError {
     /// The agent's environment or the connection's configuration.
     #[error("connecting to the Mesos agent: {0}")]
     Config(#[from] mesos::http::ConfigError),
-    /// What an earlier executor left could not be cleaned up.
-    #[error("cleaning up after an earlier executor: {0}")]
-    Sweep(#[from] ManifestError),
     /// The predecessor's state.
     #[error(transparent)]
     Handover(#[from] HandoverError),
@@ -104,7 +100,7 @@ struct Loop {
 /// Runs the executor to its end. `Ok(true)`: the node could not be brought up.
 pub async fn run(options: Options) -> Result<bool, LoopError> {
     let io = |action| move |source| LoopError::Io { action, source };
-    let swept = crate::sweep::sweep(&options.paths.manifests())?;
+    let swept = crate::sweep::sweep(&options.paths.manifests());
     for list in &swept.cleaned {
         tracing::info!("cleaned up after an earlier executor: {}", list.display());
     }

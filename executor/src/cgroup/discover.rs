@@ -29,6 +29,8 @@ pub struct Discovered {
     pub version: CgroupVersion,
     /// What is mounted.
     pub hierarchies: Vec<Hierarchy>,
+    /// See [`CgroupSetup::hybrid`].
+    pub hybrid: Option<Hierarchy>,
 }
 
 /// Reads `/proc/self/mountinfo` and `/proc/self/cgroup`.
@@ -96,12 +98,14 @@ pub fn parse(mountinfo: &str, own: &str) -> Result<Discovered, CgroupError> {
         return Ok(Discovered {
             version: CgroupVersion::V1,
             hierarchies: v1,
+            hybrid: v2,
         });
     }
     match v2 {
         Some(unified) => Ok(Discovered {
             version: CgroupVersion::V2,
             hierarchies: vec![unified],
+            hybrid: None,
         }),
         None => Err(CgroupError::NoneMounted),
     }
@@ -162,6 +166,7 @@ impl Discovered {
         Ok(CgroupSetup {
             version: self.version,
             hierarchies: self.hierarchies,
+            hybrid: self.hybrid,
             pods: format!("{base}/k8s"),
             shims: format!("{base}/k8s/shims"),
             node: format!("{base}/node"),
@@ -211,10 +216,9 @@ mod tests {
             Path::new("/sys/fs/cgroup/cpu,cpuacct/mesos/abc/k8s/shims")
         );
         assert!(
-            setup
-                .leftovers()
-                .iter()
-                .all(|dir| dir.ends_with("k8s") || dir.ends_with("node")),
+            setup.leftovers().iter().all(|dir| dir.ends_with("k8s")
+                || dir.ends_with("node")
+                || dir.starts_with("/sys/fs/cgroup/unified")),
             "the container's own cgroup is Mesos' to remove"
         );
     }

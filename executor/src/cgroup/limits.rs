@@ -12,12 +12,9 @@ const MEMORY_FLOOR: u64 = 64 << 20;
 /// Sets the limits. An error that is retryable means that more is in use than the new limit:
 /// the kernel could not reclaim it at once.
 pub fn apply(setup: &CgroupSetup, limits: &PodLimits) -> Result<(), CgroupError> {
-    let pods = limits.memory.map(|bytes| bytes.max(MEMORY_FLOOR));
+    let pods = limits.memory.max(MEMORY_FLOOR);
     let own_base = setup.guard == format!("{}/guard", setup.base);
-    let whole = match (pods, limits.node_memory) {
-        (Some(pods), Some(node)) => Some(pods.saturating_add(node)),
-        _ => None,
-    };
+    let whole = limits.node_memory.map(|node| pods.saturating_add(node));
     if let Some(dir) = setup.dir_of("cpu", &setup.pods) {
         cpu_weight(setup.version, &dir, limits.cpu_millis)?;
     }
@@ -39,7 +36,7 @@ pub fn apply(setup: &CgroupSetup, limits: &PodLimits) -> Result<(), CgroupError>
     if let Some(dir) = base_dir.as_deref().filter(|_| raises) {
         memory(setup.version, dir, whole)?;
     }
-    memory(setup.version, &pods_dir, pods)?;
+    memory(setup.version, &pods_dir, Some(pods))?;
     if let Some(dir) = base_dir.as_deref().filter(|_| !raises) {
         memory(setup.version, dir, whole)?;
     }

@@ -37,6 +37,9 @@ pub struct CgroupSetup {
     pub version: CgroupVersion,
     /// All hierarchies (one on v2).
     pub hierarchies: Vec<Hierarchy>,
+    /// On v1: where the unified hierarchy is mounted too, without controllers. Container
+    /// runtimes make cgroups there, which must go in the end; we make none.
+    pub hybrid: Option<Hierarchy>,
     /// The executor's own tree: the Mesos container's cgroup or `/k8sm/<container id>`.
     pub base: String,
     /// `<base>/k8s`: kubelet's `cgroupRoot`. Its limit is the executor's.
@@ -120,6 +123,8 @@ impl CgroupSetup {
             // Only where no hierarchy of it belongs to Mesos.
             dirs.extend(self.dirs(&self.base));
         }
+        // Mesos' v1 launchers make nothing there, so all of it is the container runtime's.
+        dirs.extend(self.hybrid.iter().map(|h| h.dir(&self.base)));
         dirs
     }
 

@@ -8,8 +8,9 @@ use super::event::Effect;
 pub struct PodLimits {
     /// Sum of the pods' CPU requests in thousandths; becomes a weight.
     pub cpu_millis: u64,
-    /// Sum of the pods' memory limits in bytes; `None` when one of them has no limit.
-    pub memory: Option<u64>,
+    /// Sum of the pods' memory limits in bytes. When one of them has no limit: all that the agent
+    /// has for pods, so that even such a one cannot take what is not Mesos' to give.
+    pub memory: u64,
     /// The node's own CPU in thousandths; weight of the node's processes.
     pub node_cpu_millis: u64,
     /// What the node's own processes were granted, in bytes.
@@ -24,15 +25,15 @@ impl Core {
         let Some(node) = &self.node else { return };
         let mut limits = PodLimits {
             cpu_millis: 0,
-            memory: Some(0),
+            memory: 0,
             node_cpu_millis: node.grant.cpu_millis,
             node_memory: node.grant.memory_limit,
         };
         for pod in self.pods.values() {
             limits.cpu_millis = limits.cpu_millis.saturating_add(pod.grant.cpu_millis);
-            limits.memory = match (limits.memory, pod.grant.memory_limit) {
-                (Some(sum), Some(more)) => Some(sum.saturating_add(more)),
-                _ => None,
+            limits.memory = match pod.grant.memory_limit {
+                Some(more) => limits.memory.saturating_add(more),
+                None => limits.memory.max(node.config.allocatable.memory_bytes),
             };
         }
         if self.limits != Some(limits) {

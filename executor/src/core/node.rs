@@ -72,11 +72,7 @@ impl Core {
 
     pub(super) fn node_event(&mut self, now: Millis, event: NodeEvent, out: &mut Vec<Effect>) {
         match event {
-            NodeEvent::Progress { step } => {
-                if let (NodeState::Starting, Some(node)) = (self.state, &self.node) {
-                    tracing::info!(node = %node.config.node_name, "{step}");
-                }
-            }
+            NodeEvent::Progress { step } => tracing::debug!("{step}"),
             NodeEvent::Ready => {
                 self.node_ready = true;
                 if self.state == NodeState::Starting {

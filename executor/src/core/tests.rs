@@ -166,7 +166,7 @@ impl Bench {
 
     fn memory(&self) -> Option<u64> {
         self.effects.iter().rev().find_map(|effect| match effect {
-            Effect::Limits(limits) => limits.memory,
+            Effect::Limits(limits) => Some(limits.memory),
             _ => None,
         })
     }
@@ -397,12 +397,12 @@ fn a_top_up_task_is_given_back_without_touching_the_pod() {
 fn the_limit_rises_before_a_pod_is_reported() {
     let mut bench = Bench::up();
     let effects = bench.core.handle(Millis(1), pod_task("u", 1));
-    assert!(matches!(effects[0], Effect::Limits(limits) if limits.memory == Some(32 * MIB)));
+    assert!(matches!(effects[0], Effect::Limits(limits) if limits.memory == 32 * MIB));
     assert!(matches!(effects[1], Effect::Send(_)));
 }
 
 #[test]
-fn one_pod_without_a_limit_leaves_all_without() {
+fn a_pod_without_a_limit_may_use_what_the_agent_has_for_pods_and_no_more() {
     let mut bench = Bench::up();
     let Event::Launch(mut info) = pod_task("u", 1) else {
         unreachable!()
@@ -414,7 +414,7 @@ fn one_pod_without_a_limit_leaves_all_without() {
         },
     );
     bench.event(Event::Launch(info));
-    assert_eq!(bench.memory(), None);
+    assert_eq!(bench.memory(), Some(config().allocatable.memory_bytes));
     bench.event(kill(id("u", 1)));
     assert_eq!(bench.memory(), Some(0));
 }
@@ -739,7 +739,7 @@ mod random {
             }
             if bench.core.node.is_some() {
                 let live = bench.core.pods.len() as u64;
-                prop_assert_eq!(bench.core.limits.unwrap().memory, Some(live * 32 * MIB));
+                prop_assert_eq!(bench.core.limits.unwrap().memory, live * 32 * MIB);
             }
         }
     }

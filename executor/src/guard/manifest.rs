@@ -195,7 +195,7 @@ impl Manifest {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(err)?;
         }
-        let old = match fs::read_to_string(&path) {
+        let old = match read(&path) {
             Ok(text) => text,
             Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
             Err(e) => return Err(error("reading", &path)(e)),
@@ -262,7 +262,7 @@ impl Manifest {
         if read_owner(path)?.as_ref() != expected {
             return Ok(Vec::new());
         }
-        let text = fs::read_to_string(path).map_err(error("reading", path))?;
+        let text = read(path).map_err(error("reading", path))?;
         let entries: Vec<Leftover> = text.lines().filter_map(Leftover::parse).collect();
         let remaining = clean::all(&entries);
         if remaining.is_empty() {
@@ -274,6 +274,11 @@ impl Manifest {
         drop(lock);
         Ok(remaining)
     }
+}
+
+/// A damaged list is used as far as it can be read.
+fn read(path: &Path) -> io::Result<String> {
+    Ok(String::from_utf8_lossy(&fs::read(path)?).into_owned())
 }
 
 /// `.<name>.<what>` in the same directory; hidden names are never taken for a manifest.
@@ -306,7 +311,7 @@ fn lock(path: &Path) -> Result<Option<File>, ManifestError> {
 
 /// The first line. `None` when there is no manifest or it has no owner.
 pub fn read_owner(path: &Path) -> Result<Option<Owner>, ManifestError> {
-    let text = match fs::read_to_string(path) {
+    let text = match read(path) {
         Ok(text) => text,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(error("reading", path)(e)),

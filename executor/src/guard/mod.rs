@@ -7,6 +7,7 @@
 
 pub mod clean;
 pub mod manifest;
+mod slim;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -158,6 +159,7 @@ pub fn run(args: &[OsString]) -> Result<(), GuardError> {
     let owner = manifest::read_owner(&manifest)?;
     let executor = owner.as_ref().and_then(open_owner);
     say_ready().map_err(io("answering"))?;
+    slim::slim();
     if let Some(executor) = executor {
         wait_for_end(&executor).map_err(io("waiting for the executor's end"))?;
     }
