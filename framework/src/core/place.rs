@@ -4,7 +4,7 @@
 //! stops once it has found enough to choose from, so that a pod costs the same among ten agents
 //! and among a thousand. Only when nothing is found is everything looked at, for the reasons.
 
-use crate::placement::{Candidate, Diagnosis, Fit, Free, Rejection, filter};
+use crate::placement::{Candidate, Diagnosis, Fit, Free, Rejection, filter, fits};
 use crate::resources::{HostPort, PortSet};
 
 use super::State;
@@ -226,7 +226,7 @@ impl State {
             self.candidates.insert(key.clone(), candidate);
         }
         let candidate = self.candidates.get(&key)?;
-        let fit = filter(requirements, candidate).ok()?;
+        let fit = fits(requirements, candidate)?;
         // The filters count bytes, Mesos whole MiB.
         let held = self.offers.get(agent, role)?;
         let mut needed = template.amounts;

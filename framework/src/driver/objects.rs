@@ -261,12 +261,8 @@ async fn prepare_node(context: &Context, effect: Effect) -> Result<(), ApiError>
             .ok_or_else(|| format!("`{node}` is no name for a node"))?;
         let mut all = nodes::wellknown_labels(&name);
         all.extend((*labels).clone());
-        // The token first: the Node then says which one it is, also after a restart.
+        // The Node says whose token it is before there is one: so it is known after a restart.
         let token = bootstrap::BootstrapToken::generate().map_err(|e| e.to_string())?;
-        let expires = Timestamp::now() + bootstrap::LIFETIME;
-        patiently(|| bootstrap::create(&context.client, &token, node.as_str(), expires))
-            .await
-            .map_err(|e| e.to_string())?;
         let annotations = [
             (names::BOOTSTRAP_TOKEN, token.id().as_str().to_owned()),
             (names::AGENT_ID, note.agent.to_string()),
@@ -289,7 +285,6 @@ async fn prepare_node(context: &Context, effect: Effect) -> Result<(), ApiError>
         patiently(|| nodes::ensure(&context.client, &record))
             .await
             .map_err(|e| e.to_string())?;
-        let token = bootstrap::BootstrapToken::generate().map_err(|e| e.to_string())?;
         let expires = Timestamp::now() + bootstrap::LIFETIME;
         patiently(|| bootstrap::create(&context.client, &token, node.as_str(), expires))
             .await

@@ -142,12 +142,13 @@ pub async fn create(
 ) -> Result<(), ApiError> {
     let secret = secret_for(token, node, expires);
     let what = || format!("create the bootstrap token {} of node {node}", token.id.0);
-    call(
-        what,
-        secrets(client).create(&PostParams::default(), &secret),
-    )
-    .await?;
-    Ok(())
+    let params = PostParams::default();
+    match call(what, secrets(client).create(&params, &secret)).await {
+        // The answer to an earlier attempt was lost: the id has thirty random bits, so this is
+        // no other token's.
+        Ok(_) | Err(ApiError::Exists { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Deletes a token. One that is gone is no error.

@@ -152,31 +152,53 @@ impl std::fmt::Display for Rejection {
     }
 }
 
-/// Whether the pod fits the candidate.
+/// Whether the pod fits the candidate, and if not, why.
 pub fn filter(pod: &PodRequirements, candidate: &Candidate) -> Result<Fit, Vec<Rejection>> {
-    if candidate.unschedulable && !pod.tolerates_unschedulable {
-        return Err(vec![Rejection::Unschedulable]);
-    }
-    if pod
-        .node_name
-        .as_ref()
-        .is_some_and(|name| *name != candidate.node_name)
-    {
-        return Err(vec![Rejection::NodeName]);
-    }
-    if first_untolerated(&candidate.taints, &pod.tolerations).is_some() {
-        return Err(vec![Rejection::Taint]);
-    }
-    if !pod.node.matches(&candidate.node_name, &candidate.labels) {
-        return Err(vec![Rejection::NodeAffinity]);
-    }
-    let fit = place_ports(&pod.demand, candidate).map_err(|r| vec![r])?;
-    let short = shortages(&pod.demand, &candidate.free);
+    let fit = qualifies(pod, candidate).map_err(|rejection| vec![rejection])?;
+    let mut short = Vec::new();
+    shortages(&pod.demand, &candidate.free, |rejection| {
+        short.push(rejection)
+    });
     if short.is_empty() {
         Ok(fit)
     } else {
         Err(short)
     }
+}
+
+/// Whether the pod fits the candidate. The same as [`filter`] without the reasons, which makes
+/// it the faster one by far: most candidates are refused for lack of room, seen first here.
+pub fn fits(pod: &PodRequirements, candidate: &Candidate) -> Option<Fit> {
+    let (demand, free) = (&pod.demand, &candidate.free);
+    let room = free.pods > 0
+        && demand.cpu_millis <= free.cpu_millis
+        && demand.memory_bytes <= free.memory_bytes
+        && demand.disk_bytes <= free.disk_bytes
+        && demand.gpus <= free.gpus
+        && other_shortages(demand, free).next().is_none();
+    if room {
+        qualifies(pod, candidate).ok()
+    } else {
+        None
+    }
+}
+
+/// Everything but resources.
+fn qualifies(pod: &PodRequirements, candidate: &Candidate) -> Result<Fit, Rejection> {
+    if candidate.unschedulable && !pod.tolerates_unschedulable {
+        return Err(Rejection::Unschedulable);
+    }
+    let named = pod.node_name.as_ref();
+    if named.is_some_and(|name| *name != candidate.node_name) {
+        return Err(Rejection::NodeName);
+    }
+    if first_untolerated(&candidate.taints, &pod.tolerations).is_some() {
+        return Err(Rejection::Taint);
+    }
+    if !pod.node.matches(&candidate.node_name, &candidate.labels) {
+        return Err(Rejection::NodeAffinity);
+    }
+    place_ports(&pod.demand, candidate)
 }
 
 fn place_ports(demand: &PodDemand, candidate: &Candidate) -> Result<Fit, Rejection> {
@@ -205,24 +227,31 @@ fn place_ports(demand: &PodDemand, candidate: &Candidate) -> Result<Fit, Rejecti
     Ok(fit)
 }
 
-fn shortages(demand: &PodDemand, free: &Free) -> Vec<Rejection> {
-    let mut short = Vec::new();
+/// Names everything that is short.
+fn shortages(demand: &PodDemand, free: &Free, mut report: impl FnMut(Rejection)) {
     if free.pods == 0 {
-        short.push(Rejection::TooManyPods);
+        report(Rejection::TooManyPods);
     }
-    let mut need = |wanted: u64, free: u64, name: &str| {
+    let amounts = [
+        (demand.cpu_millis, free.cpu_millis, CPU),
+        (demand.memory_bytes, free.memory_bytes, MEMORY),
+        (demand.disk_bytes, free.disk_bytes, EPHEMERAL_STORAGE),
+        (u64::from(demand.gpus), u64::from(free.gpus), GPU),
+    ];
+    for (wanted, free, name) in amounts {
         if wanted > free {
-            short.push(Rejection::Insufficient(name.to_owned()));
+            report(Rejection::Insufficient(name.to_owned()));
         }
-    };
-    need(demand.cpu_millis, free.cpu_millis, CPU);
-    need(demand.memory_bytes, free.memory_bytes, MEMORY);
-    need(demand.disk_bytes, free.disk_bytes, EPHEMERAL_STORAGE);
-    need(u64::from(demand.gpus), u64::from(free.gpus), GPU);
-    for (name, wanted) in &demand.other {
-        need(*wanted, free.other.get(name).copied().unwrap_or(0), name);
     }
-    short
+    for name in other_shortages(demand, free) {
+        report(Rejection::Insufficient(name.to_owned()));
+    }
+}
+
+fn other_shortages<'a>(demand: &'a PodDemand, free: &'a Free) -> impl Iterator<Item = &'a str> {
+    let short = |name: &String, wanted: u64| wanted > free.other.get(name).copied().unwrap_or(0);
+    let wanted = demand.other.iter();
+    wanted.filter_map(move |(name, amount)| short(name, *amount).then_some(name.as_str()))
 }
 
 impl Candidate {
@@ -347,6 +376,7 @@ mod tests {
             ),
         ] {
             let rejections = filter(&pod, candidate).unwrap_err();
+            assert_eq!(fits(&pod, candidate), None);
             let texts: Vec<_> = rejections.iter().map(ToString::to_string).collect();
             assert_eq!(texts, expected);
         }
@@ -370,6 +400,7 @@ mod tests {
         let tcp = port(31_000, "TCP", "127.0.0.1");
         let fit = filter(&tcp, &node).unwrap();
         assert_eq!(fit.ports, [31_000]);
+        assert_eq!(fits(&tcp, &node).as_ref(), Some(&fit));
         node.take(&tcp.demand, &fit);
         assert!(!node.free.ports.contains(31_000));
 

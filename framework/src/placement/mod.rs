@@ -15,5 +15,5 @@ pub mod toleration;
 pub mod unconsidered;
 
 pub use diagnosis::Diagnosis;
-pub use filter::{Candidate, Capacity, Fit, Free, PodRequirements, Rejection, filter};
+pub use filter::{Candidate, Capacity, Fit, Free, PodRequirements, Rejection, filter, fits};
 pub use unconsidered::{Unconsidered, unconsidered};
