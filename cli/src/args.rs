@@ -81,8 +81,9 @@ pub struct Up {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50), conflicts_with = "mesos")]
     pub agents: Option<u32>,
     /// A Mesos that exists, instead of one of our own: zk://[user:password@]host[,host]/path,
-    /// http[s]://host:port, or host:port
-    #[arg(long, value_name = "URL", env = "K8SM_MESOS")]
+    /// http[s]://host:port, or host:port. Where it holds a password, better in the environment
+    /// than here, where every user of the machine sees it
+    #[arg(long, value_name = "URL", env = "K8SM_MESOS", hide_env_values = true)]
     pub mesos: Option<String>,
     /// What each agent offers, as Mesos writes it: cpus:2;mem:4096;disk:10240;ports:[31000-32000]
     /// [default: what the machine has]

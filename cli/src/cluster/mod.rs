@@ -6,6 +6,7 @@ pub mod api;
 pub mod hello;
 pub mod prepare;
 pub mod processes;
+pub mod teardown;
 
 use std::path::PathBuf;
 

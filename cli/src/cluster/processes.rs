@@ -9,7 +9,7 @@ use packaging::control_plane::{ControlPlane, Process, Readiness};
 use packaging::pki::{Authority, Name};
 
 use crate::catalog::{Catalog, Own};
-use crate::instance::{Mesos, Paths, Settings};
+use crate::instance::{Mesos, Paths, Settings, without_password};
 use crate::supervise::ProcessSpec;
 
 /// Name of the Mesos master's process.
@@ -166,7 +166,6 @@ pub fn framework(
     payload: &Path,
 ) -> ProcessSpec {
     let mut args = vec![
-        format!("--mesos-master={}", master_address(settings)),
         format!("--framework-name={}", settings.name),
         format!("--kubeconfig={}", paths.framework_kubeconfig().display()),
         format!("--api-server={}:{}", settings.address, settings.ports.api),
@@ -214,7 +213,8 @@ pub fn framework(
         name: FRAMEWORK.to_owned(),
         program: catalog.own(Own::Framework),
         args,
-        env: Vec::new(),
+        // Not an argument, which everybody sees: it may hold a password.
+        env: vec![("K8SM_MESOS_MASTER".to_owned(), master_address(settings))],
         readiness: Readiness::Http {
             address: ([127, 0, 0, 1], settings.framework_port).into(),
             path: "/healthz".to_owned(),
@@ -230,6 +230,11 @@ pub fn framework(
         // Only its size and time would do, but it is small.
         catalog.own(Own::Executor),
     ])
+}
+
+/// The same for people, without a password.
+pub fn shown_master_address(settings: &Settings) -> String {
+    without_password(&master_address(settings))
 }
 
 /// How the framework finds the Mesos master.

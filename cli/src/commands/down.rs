@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::args::Down;
 use crate::clean;
-use crate::cluster::processes;
+use crate::cluster::api::Cluster;
+use crate::cluster::{processes, teardown};
 use crate::error::Error;
 use crate::instance::{self, Lock, Mesos, Paths, Settings};
 use crate::preflight;
@@ -26,7 +27,7 @@ pub fn stop(paths: &Paths) -> Result<(), Error> {
     let settings = super::settings(paths)?;
     let _lock = Lock::command(paths)?;
     let progress = Progress::new(false);
-    end(paths, Some(&settings), false, &progress)
+    end(paths, Some(&settings), false, false, &progress)
 }
 
 /// `k8sm down`: nothing is left.
@@ -47,7 +48,7 @@ pub fn run(paths: &Paths, args: &Down) -> Result<(), Error> {
     } else {
         None
     };
-    end(paths, settings.as_ref(), args.force, &progress)?;
+    end(paths, settings.as_ref(), args.force, true, &progress)?;
     let step = progress.step("files");
     clean::files(paths)?;
     drop(lock);
@@ -68,22 +69,31 @@ fn refuse_foreign_directory(paths: &Paths) -> Result<(), Error> {
     Ok(())
 }
 
-/// Ends the pods of our own agents, in order and while the API server still takes their last
-/// words. First the framework, which would start their nodes again.
+/// Ends the pods, in order and while the API server still takes their last words. First the
+/// framework, which would start their nodes again. On a Mesos that is not ours they end only when
+/// the cluster is removed: that is what its framework's failover timeout is for.
 fn end_pods(
     paths: &Paths,
     settings: Option<&Settings>,
+    remove: bool,
     supervisor: &Supervisor<'_>,
     progress: &Progress,
 ) -> Result<(), Error> {
-    let own = matches!(settings.map(|s| &s.mesos), Some(Mesos::Own { .. }));
+    let Some(settings) = settings else {
+        return Ok(());
+    };
+    let existing = match &settings.mesos {
+        Mesos::Own { .. } => None,
+        Mesos::Existing { url } => Some(url),
+    };
     let runs = |name: &str| {
         supervisor
             .status()
             .and_then(|s| s.of(name).map(|r| r.pid.is_some()))
             .unwrap_or(false)
     };
-    if !own || supervisor.process().is_none() || !runs("kube-apiserver") {
+    if (existing.is_some() && !remove) || supervisor.process().is_none() || !runs("kube-apiserver")
+    {
         return Ok(());
     }
     let mut step = progress.step("pods");
@@ -97,6 +107,18 @@ fn end_pods(
     while runs(processes::FRAMEWORK) && begun.elapsed() < FRAMEWORK_PATIENCE {
         std::thread::sleep(Duration::from_millis(20));
     }
+    if let Some(url) = existing {
+        match teardown(paths, settings, url) {
+            Ok(()) => step.done("Mesos ends them, within the executors' grace"),
+            Err(error) => {
+                step.failed();
+                progress.note(&format!(
+                    "{error}; the nodes go on until the framework's failover timeout, unless you tear it down: POST /master/teardown with its id"
+                ));
+            }
+        }
+        return Ok(());
+    }
     let ended = clean::executors::end(paths, PODS_PATIENCE, |left| {
         step.detail(&format!("{left} node(s) still stop their pods"));
     });
@@ -104,16 +126,29 @@ fn end_pods(
     Ok(())
 }
 
+fn teardown(paths: &Paths, settings: &Settings, url: &str) -> Result<(), Error> {
+    let work = async {
+        let cluster = Cluster::connect(&paths.super_kubeconfig()).await?;
+        match teardown::framework_id(&cluster, &settings.name).await? {
+            Some(id) => teardown::teardown(url, &id).await,
+            // It never subscribed.
+            None => Ok(()),
+        }
+    };
+    Ok(super::runtime()?.block_on(work)?)
+}
+
 /// Ends everything that runs and removes what it has made on the machine.
 fn end(
     paths: &Paths,
     settings: Option<&Settings>,
     force: bool,
+    remove: bool,
     progress: &Progress,
 ) -> Result<(), Error> {
     let supervisor = Supervisor::new(paths);
     if !force {
-        end_pods(paths, settings, &supervisor, progress)?;
+        end_pods(paths, settings, remove, &supervisor, progress)?;
         let step = progress.step("processes");
         match supervisor.stop(STOP_PATIENCE) {
             Ok(true) => step.done("stopped"),

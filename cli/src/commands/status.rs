@@ -47,7 +47,7 @@ pub fn run(paths: &Paths, format: Format) -> Result<ExitCode, Error> {
                 "nodes": nodes,
                 "nodesError": error,
                 "kubeconfig": paths.kubeconfig(),
-                "mesosMaster": processes::master_address(&settings),
+                "mesosMaster": processes::shown_master_address(&settings),
             });
             format!("{value:#}\n")
         }
@@ -148,7 +148,7 @@ fn text(
     text.push_str(&format!(
         "\nkubeconfig    {}\nMesos master  {}\nlogs          {}\n",
         paths.kubeconfig().display(),
-        processes::master_address(settings),
+        processes::shown_master_address(settings),
         paths.logs().display(),
     ));
     text

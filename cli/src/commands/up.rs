@@ -566,8 +566,8 @@ fn report(paths: &Paths, settings: &Settings, page: Option<(String, String)>, pr
         "curl the page again and again: another pod answers".to_owned(),
         format!("k8sm{flag} kubectl scale deployment hello --replicas 10"),
         format!(
-            "the Mesos master: http://{}/state",
-            processes::master_address(settings)
+            "the Mesos master: {}",
+            processes::shown_master_address(settings)
         ),
         format!("sudo k8sm{flag} down"),
     ] {

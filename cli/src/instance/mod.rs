@@ -16,7 +16,9 @@ use sha2::{Digest, Sha256};
 use crate::procfs::ProcessId;
 
 pub use lock::Lock;
-pub use settings::{DEFAULT_API_PORT, DEFAULT_MESOS_PORT, Mesos, PortChooser, Settings, is_free};
+pub use settings::{
+    DEFAULT_API_PORT, DEFAULT_MESOS_PORT, Mesos, PortChooser, Settings, is_free, without_password,
+};
 
 /// Default state directory.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/k8sm-dev";
@@ -134,6 +136,11 @@ impl Paths {
     /// Configuration files of the control plane.
     pub fn config(&self) -> PathBuf {
         self.state.join("config")
+    }
+
+    /// The address of a Mesos that exists: it may hold a password.
+    pub fn mesos_url(&self) -> PathBuf {
+        self.pki().join("mesos-url")
     }
 
     /// etcd's data.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use packaging::cidr::Cidr;
 use packaging::control_plane::Ports;
-use packaging::files::{PUBLIC, read_optional, write_atomic};
+use packaging::files::{PUBLIC, SECRET, read_optional, write_atomic};
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Paths};
@@ -101,14 +101,33 @@ impl Settings {
                 found: u32::try_from(version).unwrap_or(u32::MAX),
             });
         }
-        let settings: Self = serde_json::from_value(value).map_err(|e| damaged(e.to_string()))?;
+        let mut settings: Self =
+            serde_json::from_value(value).map_err(|e| damaged(e.to_string()))?;
         settings.cidrs().map_err(|e| damaged(e.to_string()))?;
+        settings.read_secret(paths);
         Ok(Some(settings))
     }
 
-    /// Writes the settings.
+    /// Fills in the whole address of a Mesos that exists. Others than root do without.
+    fn read_secret(&mut self, paths: &Paths) {
+        if let Mesos::Existing { url } = &mut self.mesos
+            && let Ok(Some(bytes)) = read_optional(&paths.mesos_url())
+            && let Ok(whole) = String::from_utf8(bytes)
+        {
+            *url = whole;
+        }
+    }
+
+    /// Writes the settings. Everybody may read them, so a password in the address of Mesos goes
+    /// into a file of its own.
     pub fn write(&self, paths: &Paths) -> Result<(), Error> {
-        let bytes = serde_json::to_vec_pretty(self).map_err(|e| Error::Damaged {
+        let mut public = self.clone();
+        if let Mesos::Existing { url } = &mut public.mesos {
+            packaging::files::make_dir(&paths.pki(), 0o700)?;
+            write_atomic(&paths.mesos_url(), url.as_bytes(), SECRET)?;
+            *url = without_password(url);
+        }
+        let bytes = serde_json::to_vec_pretty(&public).map_err(|e| Error::Damaged {
             path: paths.settings(),
             reason: e.to_string(),
         })?;
@@ -124,6 +143,16 @@ impl Settings {
     pub fn current_version() -> u32 {
         VERSION
     }
+}
+
+/// An address with what stands before an `@` left out.
+pub fn without_password(url: &str) -> String {
+    let (scheme, rest) = match url.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), url),
+    };
+    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    format!("{scheme}{host}")
 }
 
 /// Ports that are being handed out.
@@ -221,6 +250,22 @@ mod tests {
         bad.write(&paths).unwrap();
         let error = Settings::read(&paths).unwrap_err().to_string();
         assert!(error.contains("10.0.0.1/8"), "{error}");
+    }
+
+    #[test]
+    fn a_password_is_not_for_everybody() {
+        use std::os::unix::fs::PermissionsExt;
+        let (_dir, paths) = instance();
+        let mut with = settings();
+        let url = "zk://user:secret@a:2181,b:2181/mesos".to_owned();
+        with.mesos = Mesos::Existing { url: url.clone() };
+        with.write(&paths).unwrap();
+        let public = std::fs::read_to_string(paths.settings()).unwrap();
+        assert!(!public.contains("secret"), "{public}");
+        assert!(public.contains("zk://a:2181,b:2181/mesos"), "{public}");
+        let mode = std::fs::metadata(paths.mesos_url()).unwrap().permissions();
+        assert_eq!(mode.mode() & 0o777, 0o600);
+        assert_eq!(Settings::read(&paths).unwrap(), Some(with));
     }
 
     #[test]
