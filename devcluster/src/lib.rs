@@ -17,3 +17,4 @@ pub mod master;
 pub mod netns;
 pub mod protocol;
 pub mod resources;
+pub mod sim;

@@ -110,16 +110,18 @@ struct Agent {
     total: Resources,
     /// Given away, without allocation info.
     allocated: Resources,
+    /// The rest, kept because it is asked for far more often than it changes.
+    available: Resources,
     active: bool,
     /// In another region than the master: for REGION_AWARE frameworks only.
     remote: bool,
 }
 
 impl Agent {
-    fn available(&self) -> Resources {
-        let mut out = self.total.clone();
-        out.subtract_what_is_here(&self.allocated);
-        out
+    /// To be called after every change.
+    fn settle(&mut self) {
+        self.available.clone_from(&self.total);
+        self.available.subtract_what_is_here(&self.allocated);
     }
 }
 
@@ -208,9 +210,11 @@ impl Allocator {
                 sorter::subtract(&mut self.total, &agent.total.scalars());
                 agent.total = total;
                 agent.remote = remote;
+                agent.settle();
             }
             None => {
                 let agent = Agent {
+                    available: total.clone(),
                     total,
                     allocated: Resources::default(),
                     active: true,
@@ -245,6 +249,7 @@ impl Allocator {
     pub fn charge(&mut self, framework: &FrameworkId, agent: &AgentId, resources: &Resources) {
         if let Some(agent) = self.agents.get_mut(agent) {
             agent.allocated.add_all(&resources.unallocated());
+            agent.settle();
         }
         for (role, part) in resources.by_allocation() {
             let quantities = part.scalars();
@@ -279,6 +284,7 @@ impl Allocator {
             agent
                 .allocated
                 .subtract_what_is_here(&resources.unallocated());
+            agent.settle();
         }
         for (role, part) in resources.by_allocation() {
             let quantities = part.scalars();
@@ -351,14 +357,17 @@ impl Allocator {
             let Some(agent) = self.agents.get(&id) else {
                 continue;
             };
-            if !agent.active {
+            if !agent.active || agent.available.is_empty() {
                 continue;
             }
             let has_gpus = agent.total.scalar("gpus").is_some();
             let remote = agent.remote;
-            let mut available = agent.available();
+            let mut available = agent.available.clone();
             while !available.is_empty() {
                 let order = order.get_or_insert_with(|| self.order());
+                if order.is_empty() {
+                    return out;
+                }
                 let Some((framework, role, resources)) =
                     self.first_taker(now, &id, order, &available, has_gpus, remote)
                 else {
@@ -475,7 +484,7 @@ impl Allocator {
 
     /// What of an agent is not given away.
     pub fn available(&self, agent: &AgentId) -> Option<Resources> {
-        self.agents.get(agent).map(Agent::available)
+        self.agents.get(agent).map(|a| a.available.clone())
     }
 
     /// Roles that frameworks have or resources are given to.

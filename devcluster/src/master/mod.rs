@@ -11,6 +11,7 @@
 //! regular expressions in offer constraints, authentication.
 
 mod agents;
+mod audit;
 mod event;
 mod frameworks;
 mod launch;
@@ -28,4 +29,5 @@ mod view;
 pub use event::{Answer, Effect, Event, Outcome, StreamId};
 pub use registry::{Registry, RegistryError};
 pub use server::{Master, MasterConfig, MasterError, run, run_on};
+pub(crate) use state::is_terminal;
 pub use state::{HEARTBEAT, MasterState, Settings, VERSION};

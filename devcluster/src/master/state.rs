@@ -447,7 +447,7 @@ impl MasterState {
 }
 
 /// Whether a task in this state has ended for good.
-pub(super) fn is_terminal(state: i32) -> bool {
+pub(crate) fn is_terminal(state: i32) -> bool {
     use pb::TaskState as S;
     matches!(
         S::try_from(state),
