@@ -342,6 +342,14 @@ async fn life(bin: &std::path::Path, dir: &std::path::Path) {
         assert_eq!(ended.phase, PodPhase::Succeeded, "{ended:?}");
     }
 
+    // Its log comes through the API server, which means a serving certificate of kubelet's.
+    let pods: Api<Pod> = Api::namespaced(plane.client.clone(), "default");
+    let log = eventually("a log", Duration::from_secs(20), async || {
+        let log = pods.logs("client0", &Default::default()).await.ok()?;
+        Some(log).filter(|log| !log.is_empty())
+    });
+    assert!(log.await.contains("hello"));
+
     // Deleted for a KILL.
     let began = Instant::now();
     let wrong_uid = PodRef {

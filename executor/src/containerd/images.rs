@@ -13,6 +13,7 @@ use serde::Deserialize;
 use tokio::process::Command;
 
 use super::NAMESPACE;
+use super::collect::Image;
 
 /// Image of sandboxes that a payload without word of it brings (contracts, "Payload").
 pub const DEFAULT_SANDBOX: &str = "registry.k8s.io/pause:3.10.2";
@@ -104,6 +105,29 @@ impl Ctr {
         Ok(out.lines().map(str::to_owned).collect())
     }
 
+    /// All images with what decides about their removal.
+    pub async fn all_images(&self) -> Result<Vec<Image>, ImageError> {
+        let args = ["images", "ls"];
+        let out = self.run("listing images", &args, LIST_DEADLINE).await?;
+        Ok(image_table(&out))
+    }
+
+    /// Names of the images of all containers, dead or alive.
+    pub async fn images_in_use(&self) -> Result<BTreeSet<String>, ImageError> {
+        let args = ["containers", "ls"];
+        let out = self.run("listing containers", &args, LIST_DEADLINE).await?;
+        let second = |line: &str| line.split_whitespace().nth(1).map(str::to_owned);
+        Ok(out.lines().skip(1).filter_map(second).collect())
+    }
+
+    /// Removes names of images; content that no name holds is collected by containerd.
+    pub async fn remove(&self, names: &[String]) -> Result<(), ImageError> {
+        let mut args = vec!["images", "rm"];
+        args.extend(names.iter().map(String::as_str));
+        self.run("removing images", &args, IMPORT_DEADLINE).await?;
+        Ok(())
+    }
+
     /// Whether any container runs.
     pub async fn any_running(&self) -> Result<bool, ImageError> {
         let args = ["tasks", "ls"];
@@ -165,6 +189,22 @@ impl Ctr {
             Err(failed(end))
         }
     }
+}
+
+/// Reads a table of images: name, type, digest, size, platforms, labels.
+fn image_table(table: &str) -> Vec<Image> {
+    table
+        .lines()
+        .skip(1)
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            Some(Image {
+                name: words.next()?.to_owned(),
+                digest: words.nth(1)?.to_owned(),
+                pinned: line.contains(PINNED),
+            })
+        })
+        .collect()
 }
 
 /// Whether a table of tasks (name, pid, state) shows one that runs.
@@ -291,6 +331,20 @@ mod tests {
         assert!(error.contains("no image archive"), "{error}");
         let error = names_in(Path::new("/nonexistent.tar")).unwrap_err();
         assert!(error.to_string().starts_with("reading /nonexistent.tar"));
+    }
+
+    #[test]
+    fn a_table_of_images_is_read_as_ctr_writes_it() {
+        let table = "REF TYPE DIGEST SIZE PLATFORMS LABELS\n\
+            pause:3 application/vnd.oci.image.manifest.v1+json sha256:aa 5.1 MiB linux/amd64 io.cri-containerd.image=managed,io.cri-containerd.pinned=pinned\n\
+            sha256:f6 application/vnd.oci.image.manifest.v1+json sha256:bb 1.9 MiB linux/amd64 io.cri-containerd.image=managed\n";
+        let images = image_table(table);
+        assert_eq!(images.len(), 2);
+        assert!(images[0].pinned && !images[1].pinned);
+        assert_eq!(
+            (images[1].name.as_str(), images[1].digest.as_str()),
+            ("sha256:f6", "sha256:bb")
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! It runs beside any other containerd or Docker of the machine, so it shares nothing with them:
 //! root, state, socket, plugins' directories and CNI configuration are all the node's own.
 
+pub mod collect;
 pub mod config;
 pub mod images;
 

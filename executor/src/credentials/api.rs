@@ -3,6 +3,7 @@
 
 use std::fmt::Debug;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use futures::StreamExt;
@@ -73,20 +74,65 @@ impl Debug for Identity {
     }
 }
 
-/// The way to the API servers.
-#[derive(Debug, Clone)]
+/// The way to the API servers. Clones share one client, and so its connections.
+#[derive(Clone)]
 pub struct ApiAccess {
-    /// Port of the executor's balancer.
-    pub balancer_port: u16,
-    /// The cluster's CA certificates (PEM).
-    pub ca: String,
-    /// Who we are.
-    pub identity: Identity,
+    balancer_port: u16,
+    ca: String,
+    identity: Identity,
+    made: Arc<Mutex<Option<Made>>>,
+}
+
+/// A client.
+struct Made {
+    /// Of the certificate that it was made with.
+    generation: Option<SystemTime>,
+    client: Client,
+}
+
+impl Debug for ApiAccess {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "port {} as {:?}", self.balancer_port, self.identity)
+    }
 }
 
 impl ApiAccess {
+    /// Through the executor's balancer on that port of loopback, with the cluster's CA
+    /// certificates (PEM).
+    pub fn new(balancer_port: u16, ca: String, identity: Identity) -> Self {
+        Self {
+            balancer_port,
+            ca,
+            identity,
+            made: Arc::default(),
+        }
+    }
+
+    /// The same way for somebody else.
+    #[must_use]
+    pub fn as_identity(&self, identity: Identity) -> Self {
+        Self::new(self.balancer_port, self.ca.clone(), identity)
+    }
+
     /// A client with the certificate as it is now.
     pub fn client(&self) -> Result<Client, ApiError> {
+        let generation = self.generation();
+        // Nothing panics while holding it.
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(made) = &*made
+            && made.generation == generation
+        {
+            return Ok(made.client.clone());
+        }
+        let client = self.make_client()?;
+        *made = Some(Made {
+            generation,
+            client: client.clone(),
+        });
+        Ok(client)
+    }
+
+    fn make_client(&self) -> Result<Client, ApiError> {
         let uri = http::Uri::builder()
             .scheme("https")
             .authority(format!("127.0.0.1:{}", self.balancer_port))

@@ -85,10 +85,8 @@ pub struct ProxyCertificate {
 impl ProxyCertificate {
     /// The way to the API servers as kube-proxy.
     pub fn access(&self) -> ApiAccess {
-        ApiAccess {
-            identity: Identity::CertificateFile(self.file.clone()),
-            ..self.bootstrap.clone()
-        }
+        let identity = Identity::CertificateFile(self.file.clone());
+        self.bootstrap.as_identity(identity)
     }
 
     /// Whether there is a certificate that may be used now.

@@ -50,6 +50,8 @@ pub struct RunningNode {
     pub network: Network,
     /// The balancer.
     pub balancer: Balancer,
+    /// How to reach containerd.
+    pub ctr: Ctr,
     /// kube-proxy's certificate.
     pub proxy_certificate: ProxyCertificate,
     /// kubelet's way to the API servers.
@@ -69,7 +71,6 @@ struct Progress<'a> {
 impl Progress<'_> {
     async fn done(&self, step: &str) {
         let step = format!("{step} after {:.1} s", self.started.elapsed().as_secs_f64());
-        tracing::info!(step, "bring-up");
         // No receiver: the executor ends.
         let _ = self.context.events.send(NodeEvent::Progress { step }).await;
     }
@@ -101,11 +102,7 @@ pub async fn bring_up(context: &NodeContext) -> Result<RunningNode, NodeError> {
     .await
     .map_err(|e| NodeError::of("balancer", e))?;
 
-    let access = |identity: Identity| ApiAccess {
-        balancer_port: balancer.port(),
-        ca: node.cluster.ca.clone(),
-        identity,
-    };
+    let access = |identity| ApiAccess::new(balancer.port(), node.cluster.ca.clone(), identity);
     let kubelet_access = access(Identity::CertificateFile(
         prepared.files.kubelet_certificate.clone(),
     ));
@@ -182,6 +179,7 @@ pub async fn bring_up(context: &NodeContext) -> Result<RunningNode, NodeError> {
     Ok(RunningNode {
         network,
         balancer,
+        ctr,
         proxy_certificate,
         kubelet_access,
         readiness,

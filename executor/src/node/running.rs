@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::bring_up::RunningNode;
 use crate::balancer::endpoints;
+use crate::containerd::collect::keep_within;
 use crate::credentials::api::{ApiAccess, Backoff, pause};
 use crate::network::peers;
 use crate::pods::delete::delete;
@@ -52,6 +53,13 @@ pub async fn run(context: &NodeContext, node: RunningNode, commands: mpsc::Recei
         node.proxy_certificate.keep(stop, |message| {
             report("credentials", "RenewalFailed", message, true);
         }),
+        keep_within(
+            &node.ctr,
+            context.paths.containerd_root(),
+            context.config.overhead.disk_bytes,
+            stop,
+            |message| report("containerd", "ImagesOverBudget", message, true),
+        ),
         obey(commands, &node.balancer, &node.kubelet_access, stop),
     );
     node.watches.cancel();
