@@ -153,6 +153,11 @@ pub fn offer(offer: pb::Offer) -> (Offer, OfferedAgent) {
             ip,
             attributes: offer.attributes,
             domain: offer.domain,
+            executors: offer
+                .executor_ids
+                .into_iter()
+                .map(|id| ExecutorId::from(id.value))
+                .collect(),
         },
     )
 }

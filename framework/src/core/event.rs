@@ -27,6 +27,8 @@ pub struct OfferedAgent {
     pub attributes: Vec<mesos::pb::Attribute>,
     /// Fault domain.
     pub domain: Option<mesos::pb::DomainInfo>,
+    /// Executors of ours that run there, as the master knew when it made the offer.
+    pub executors: Vec<ExecutorId>,
 }
 
 /// A status update.
@@ -252,6 +254,13 @@ pub enum Effect {
         agent: AgentId,
         /// Why, for the log.
         reason: &'static str,
+    },
+    /// SHUTDOWN of an executor that no node lives by.
+    Shutdown {
+        /// The executor.
+        executor: ExecutorId,
+        /// Its agent.
+        agent: AgentId,
     },
     /// ACKNOWLEDGE.
     Acknowledge {

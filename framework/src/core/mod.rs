@@ -124,8 +124,10 @@ pub struct State {
     /// Names of nodes that are not ours.
     foreign_nodes: HashSet<NodeName>,
     pods: HashMap<PodUid, Pod>,
-    /// Pods that are bound to a node of ours and not terminal.
+    /// Pods that are bound to a node, ours or not, and not terminal.
     bound: HashMap<NodeName, HashSet<PodUid>>,
+    /// Whether some of them are bound to a node that is not ours, or is gone.
+    pods_without_node: bool,
     queue: BTreeSet<QueueKey>,
     backing_off: HashSet<PodUid>,
     unaccounted: BTreeSet<PodUid>,
@@ -168,6 +170,7 @@ impl State {
             foreign_nodes: HashSet::new(),
             pods: HashMap::new(),
             bound: HashMap::new(),
+            pods_without_node: false,
             queue: BTreeSet::new(),
             backing_off: HashSet::new(),
             unaccounted: BTreeSet::new(),

@@ -63,6 +63,8 @@ pub struct Agent {
     pub not_before: Time,
     /// How many starts have failed in a row.
     pub failures: u32,
+    /// Executors of ours on it, as its latest offer listed them.
+    pub executors: Vec<ExecutorId>,
     /// Whether it was reported that it has no address.
     pub told_without_address: bool,
 }
@@ -91,6 +93,7 @@ impl Agent {
             declined: BTreeMap::new(),
             not_before: Time(0),
             failures: 0,
+            executors: Vec::new(),
             told_without_address: false,
         }
     }

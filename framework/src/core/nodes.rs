@@ -40,6 +40,8 @@ impl State {
             about.domain.as_ref(),
         );
         agent.active = true;
+        let occupied = !about.executors.is_empty();
+        agent.executors = about.executors;
         let no_address = agent.ip.is_none() && !agent.told_without_address;
         agent.told_without_address |= no_address;
         // News is what is more than what was declined before; the rest only returns.
@@ -64,6 +66,43 @@ impl State {
         if news {
             self.wake_pods();
         }
+        if occupied {
+            self.end_stray_executors(&id);
+        }
+    }
+
+    /// Executors that no node lives by are ended: two on one agent would be two nodes of one
+    /// name. They turn up when an agent comes back whose node was given up meanwhile.
+    fn end_stray_executors(&mut self, id: &AgentId) {
+        if !self.recovered {
+            return;
+        }
+        let Some(agent) = self.agents.get(id) else {
+            return;
+        };
+        let node = self.node_of.get(id).and_then(|name| self.nodes.get(name));
+        let living = node
+            .filter(|n| !matches!(n.phase, NodePhase::Clearing | NodePhase::Offline))
+            .filter(|n| !n.phase.is_prepared_for())
+            .and_then(|n| n.life.as_ref())
+            .map(|life| life.note.executor.clone());
+        let stray: Vec<ExecutorId> = agent
+            .executors
+            .iter()
+            .filter(|executor| Some(*executor) != living.as_ref())
+            .cloned()
+            .collect();
+        if stray.is_empty() {
+            return;
+        }
+        for executor in stray {
+            self.emit(Effect::Shutdown {
+                executor,
+                agent: id.clone(),
+            });
+        }
+        // Until then nothing is started there; ask again soon.
+        self.after(Duration::from_secs(2), Timer::Agent(id.clone()));
     }
 
     pub(super) fn agents_reported(&mut self, reports: Vec<AgentReport>) {
@@ -171,6 +210,7 @@ impl State {
         if self.recovered {
             self.ask_for(vec![task]);
         }
+        self.node_appeared_or_gone(&name);
         self.after(ASK_AGAIN, Timer::Node(name));
     }
 
@@ -226,6 +266,7 @@ impl State {
             self.node_of.remove(&node.agent);
             self.stale(&node.agent);
         }
+        self.node_appeared_or_gone(name);
     }
 
     /// The name that an agent's node would get.

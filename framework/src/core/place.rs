@@ -9,7 +9,7 @@ use crate::resources::{HostPort, PortSet};
 
 use super::State;
 use super::ids::{AgentId, NodeName, PodUid, Role};
-use super::node::{Node, NodePhase, bytes};
+use super::node::{Agent, Node, NodePhase, bytes};
 use super::nodes::future_labels;
 use super::pod::PodTemplate;
 use super::pool::{Amounts, Pool, UNIT};
@@ -47,6 +47,15 @@ pub(super) struct Place {
     pub fit: Fit,
 }
 
+/// What a node's pods use besides what Mesos counts.
+#[derive(Debug, Default)]
+struct Load {
+    pods: u32,
+    ports: Vec<HostPort>,
+    /// Extended resources and huge pages.
+    other: std::collections::BTreeMap<String, u64>,
+}
+
 /// The held pools in the order in which they are tried.
 pub(super) type Order = Vec<(Rank, AgentId, Role)>;
 
@@ -65,6 +74,10 @@ impl State {
             None | Some((NodePhase::Offline, false)) => {
                 if agent.ip.is_none() {
                     not_now("Mesos agent(s) that offer no address")
+                } else if !agent.executors.is_empty() {
+                    not_now("node(s) whose former executor has not ended yet")
+                } else if self.has_former_pods(id, agent) {
+                    not_now("node(s) whose former pods are not removed yet")
                 } else if agent.not_before > self.now {
                     not_now("node(s) that failed to start and are tried again soon")
                 } else {
@@ -80,6 +93,26 @@ impl State {
             }
             Some(_) => not_now("node(s) that are being given back to Mesos"),
         }
+    }
+
+    /// Whether pods are bound to the name that a new node would get: its kubelet would run them
+    /// a second time.
+    fn has_former_pods(&self, id: &AgentId, agent: &Agent) -> bool {
+        match self.node_of.get(id) {
+            Some(name) => self.bound.contains_key(name),
+            None => {
+                self.pods_without_node
+                    && self
+                        .bound
+                        .contains_key(&self.future_name(id, &agent.hostname))
+            }
+        }
+    }
+
+    /// Whether any pod is bound to a node that is not ours, or is gone.
+    pub(super) fn look_for_pods_without_node(&mut self) {
+        let nodes = &self.nodes;
+        self.pods_without_node = self.bound.keys().any(|name| !nodes.contains_key(name));
     }
 
     pub(super) fn order(&self) -> Order {
@@ -264,7 +297,13 @@ impl State {
                 amounts = Amounts::default();
             }
         }
-        let (running, used_ports) = node.map(|n| self.pods_on(n)).unwrap_or_default();
+        let load = node.map(|n| self.load_of(n)).unwrap_or_default();
+        let mut other = object.map(|o| o.other.clone()).unwrap_or_default();
+        for (name, used) in load.other {
+            if let Some(left) = other.get_mut(&name) {
+                *left = left.saturating_sub(used);
+            }
+        }
         Candidate {
             node_name: name,
             labels,
@@ -275,17 +314,17 @@ impl State {
                 memory_bytes: bytes(amounts.mem),
                 disk_bytes: bytes(amounts.disk),
                 gpus: u32::try_from(amounts.gpus / UNIT).unwrap_or(u32::MAX),
-                pods: self.config.pods_per_node.saturating_sub(running),
+                pods: self.config.pods_per_node.saturating_sub(load.pods),
                 ports,
-                other: object.map(|o| o.other.clone()).unwrap_or_default(),
+                other,
             },
             capacity: agent.map(|a| a.capacity()).unwrap_or_default(),
-            used_ports,
+            used_ports: load.ports,
         }
     }
 
-    /// How many pods a node has, planned ones included, and their host ports.
-    fn pods_on(&self, node: &Node) -> (u32, Vec<HostPort>) {
+    /// What the pods of a node use, planned ones included.
+    fn load_of(&self, node: &Node) -> Load {
         let bound = self.bound.get(&node.name).into_iter().flatten();
         let tasked = self
             .ledger
@@ -293,15 +332,22 @@ impl State {
             .filter_map(|t| t.pod.as_ref());
         let planned = node.plan.pods.iter().map(|(uid, _, _)| uid);
         let all: std::collections::HashSet<&PodUid> = bound.chain(tasked).chain(planned).collect();
-        let mut ports = Vec::new();
+        let mut load = Load {
+            pods: u32::try_from(all.len()).unwrap_or(u32::MAX),
+            ..Load::default()
+        };
         for uid in &all {
             if let Some(pod) = self.pods.get(*uid)
                 && let Ok(requirements) = &pod.view.template.requirements
             {
-                ports.extend_from_slice(&requirements.demand.host_ports);
+                let demand = &requirements.demand;
+                load.ports.extend_from_slice(&demand.host_ports);
+                for (name, amount) in &demand.other {
+                    *load.other.entry(name.clone()).or_default() += amount;
+                }
             }
         }
-        (u32::try_from(all.len()).unwrap_or(u32::MAX), ports)
+        load
     }
 
     /// The agent whose node has, or will have, this name.

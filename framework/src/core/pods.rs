@@ -31,13 +31,12 @@ impl Pod {
 
 impl State {
     pub(super) fn pod_seen(&mut self, view: PodView) {
-        let on_ours = view
-            .node
-            .as_ref()
-            .is_some_and(|node| self.nodes.contains_key(node));
-        let waits_for_us = view.node.is_none() && view.ours && !view.deleting;
-        let relevant =
-            !view.mirror && view.phase != PodPhase::Terminal && (on_ours || waits_for_us);
+        // Pods of nodes that are not ours, or are gone, count too: a node of that name must not
+        // be started while they exist.
+        let waits_for_us = view.ours && !view.deleting;
+        let relevant = !view.mirror
+            && view.phase != PodPhase::Terminal
+            && (view.node.is_some() || waits_for_us);
         if !relevant {
             self.forget_pod(&view.uid);
             return;
@@ -112,6 +111,11 @@ impl State {
             .entry(node.clone())
             .or_default()
             .insert(uid.clone());
+        if !self.nodes.contains_key(node) {
+            self.unplan(uid);
+            self.set_stage(uid, Stage::Gated);
+            return;
+        }
         let Some(pod) = self.pods.get(uid) else {
             return;
         };
@@ -136,6 +140,20 @@ impl State {
             }
         }
         self.node_touched(node);
+    }
+
+    /// A node has appeared or gone: what becomes of the pods that are bound to it.
+    pub(super) fn node_appeared_or_gone(&mut self, node: &NodeName) {
+        let bound: Vec<PodUid> = self
+            .bound
+            .get(node)
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect();
+        for uid in bound {
+            self.pod_is_bound(&uid, node);
+        }
     }
 
     /// A bound pod has no task that is known: after a restart perhaps one that its annotation

@@ -4,6 +4,7 @@
 //! launched at once; pods for agents without a node are planned, and launched together with the node task
 //! once the Node object is ready. All tasks for one agent and role share one ACCEPT.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,8 +28,9 @@ use super::timers::Timer;
 /// A pod is not called unschedulable before offers had this long to come: an allocation takes up
 /// to a second.
 const SETTLE: Duration = Duration::from_millis(1500);
-/// So long a pod waits for offers of agents whose nodes run, before it has a node started.
-const FRESH_AFTER: Duration = Duration::from_millis(1200);
+/// So long a pod waits for offers of agents whose nodes run, before it has a node started. A REVIVE
+/// brings them within milliseconds; shorter than offers are held.
+const FRESH_AFTER: Duration = Duration::from_millis(500);
 /// Between REVIVEs at least; doubled with each that led to nothing, up to [`REVIVE_MOST`].
 const REVIVE_LEAST: Duration = Duration::from_millis(25);
 /// See [`REVIVE_LEAST`].
@@ -41,6 +43,7 @@ type Accepts = BTreeMap<(AgentId, Role), Vec<Launch>>;
 impl State {
     pub(super) fn schedule(&mut self) {
         self.counters.passes += 1;
+        self.look_for_pods_without_node();
         let mut accepts = Accepts::new();
         self.plan_waiting_nodes();
         self.adopt_pods(&mut accepts);
@@ -233,12 +236,12 @@ impl State {
             let fresh = !awaits || waited >= FRESH_AFTER;
             let key = (Arc::as_ptr(&template), fresh);
             let reference = pod.reference();
-            if !hopeless.contains_key(&key) {
+            if let Entry::Vacant(untried) = hopeless.entry(key) {
                 if let Some(place) = self.find_place(&template, &order, fresh) {
                     self.put(&uid, &template, &place, &mut order, accepts);
                     continue;
                 }
-                hopeless.insert(key, None);
+                untried.insert(None);
             }
             if waited < SETTLE {
                 let left = if fresh { SETTLE } else { FRESH_AFTER }.saturating_sub(waited);

@@ -99,7 +99,7 @@ impl State {
         };
         for pod in self.pods.values() {
             match pod.stage {
-                Stage::Gated => summary.gated += 1,
+                Stage::Gated if pod.view.node.is_none() => summary.gated += 1,
                 Stage::Planned(_) => summary.planned += 1,
                 _ => {}
             }

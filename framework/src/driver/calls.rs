@@ -205,6 +205,18 @@ async fn call_for(
                 ..blank(Type::Kill)
             }
         }
+        Effect::Shutdown { executor, agent } => {
+            tracing::info!(%executor, %agent, "shutting an executor down that no node lives by");
+            Call {
+                shutdown: Some(call::Shutdown {
+                    executor_id: pb::ExecutorId {
+                        value: executor.to_string(),
+                    },
+                    agent_id: agent_id(&agent),
+                }),
+                ..blank(Type::Shutdown)
+            }
+        }
         Effect::Acknowledge { task, agent, uuid } => Call {
             acknowledge: Some(call::Acknowledge {
                 agent_id: agent_id(&agent),

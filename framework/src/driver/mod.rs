@@ -326,6 +326,7 @@ impl Main {
             | Effect::Suppress
             | Effect::Revive
             | Effect::Kill { .. }
+            | Effect::Shutdown { .. }
             | Effect::Acknowledge { .. }
             | Effect::Reconcile { .. } => match calls.try_send(effect) {
                 Ok(()) => Ok(()),

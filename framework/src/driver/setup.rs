@@ -1,6 +1,6 @@
 //! From the command line to a leading instance.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,7 +105,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), RunErr
         artifact.url(&base)
     };
 
-    let identity = format!("{}_{}", hostname(), uuid::Uuid::new_v4());
+    let identity = identity(SocketAddr::new(options.listen.ip(), port));
     let lease_name = framework_id::object_name(&options.framework_name);
     let (mut leadership, election) = lease::campaign(
         client.clone(),
@@ -324,6 +324,23 @@ fn hostname() -> String {
     } else {
         name.to_owned()
     }
+}
+
+/// Who we are in the election: whoever listens on this address of this machine's network
+/// namespace, which only one process can. So a process that was killed is followed at once by the
+/// one that is started in its place, and not only when its lease has run out.
+fn identity(listen: SocketAddr) -> String {
+    use sha2::Digest;
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    let namespace = std::fs::read_link("/proc/self/ns/net");
+    let place = match (boot, namespace) {
+        (Ok(boot), Ok(namespace)) => format!("{}{}", boot.trim(), namespace.display()),
+        // Where that cannot be known, nobody else is taken for us.
+        _ => uuid::Uuid::new_v4().to_string(),
+    };
+    let digest = sha2::Sha256::digest(format!("{place}{listen}").as_bytes());
+    let short: String = digest[..6].iter().map(|b| format!("{b:02x}")).collect();
+    format!("{}_{}_{short}", hostname(), listen.port())
 }
 
 fn advertised(options: &Options, port: u16) -> String {

@@ -27,6 +27,9 @@ pub enum Inside {
     Stopped(PodUid),
 }
 
+/// The set of pods that belong to none.
+const LOOSE: usize = usize::MAX;
+
 #[derive(Debug)]
 struct Pod {
     view: PodView,
@@ -168,12 +171,12 @@ impl Api {
             }
             Effect::FailPod { pod, .. } => self.remove(world, &pod.uid),
             Effect::EvictPod { pod, .. } => self.delete(world, &pod.uid),
-            Effect::DeleteNode { node, uid } => {
-                if self.nodes.get(&node).is_some_and(|n| n.uid == uid) {
-                    self.nodes.remove(&node);
-                    self.node_gone_at.insert(node.clone(), world.now);
-                    world.watch(Stream::Nodes, Event::NodeGone(node));
-                }
+            Effect::DeleteNode { node, uid }
+                if self.nodes.get(&node).is_some_and(|n| n.uid == uid) =>
+            {
+                self.nodes.remove(&node);
+                self.node_gone_at.insert(node.clone(), world.now);
+                world.watch(Stream::Nodes, Event::NodeGone(node));
             }
             Effect::Cordon { node } => {
                 if let Some(view) = self.nodes.get_mut(&node) {
@@ -284,6 +287,29 @@ impl Api {
         }
     }
 
+    pub(super) fn delete_some_node(&mut self, world: &mut World) {
+        let some = self.nodes.keys().cloned().choose(&mut world.rng);
+        if let Some(node) = some {
+            self.nodes.remove(&node);
+            self.node_gone_at.insert(node.clone(), world.now);
+            world.watch(Stream::Nodes, Event::NodeGone(node));
+        }
+    }
+
+    /// A pod that never passes a scheduler.
+    pub(super) fn create_with_node(&mut self, world: &mut World) {
+        let node = self.nodes.keys().cloned().choose(&mut world.rng);
+        let template = self.sets.first().map(|set| set.template.clone());
+        if let (Some(node), Some(template)) = (node, template) {
+            let uid = self.create(world, LOOSE, template);
+            if let Some(pod) = self.pods.get_mut(&uid) {
+                pod.view.node = Some(node);
+            }
+            self.changed(world, &uid);
+            self.kubelet_looks(world, &uid);
+        }
+    }
+
     pub(super) fn inside(&mut self, world: &mut World, mesos: &mut Mesos, inside: Inside) {
         match inside {
             Inside::Control => {
@@ -370,7 +396,7 @@ impl Api {
         }
     }
 
-    fn create(&mut self, world: &mut World, set: usize, template: Arc<PodTemplate>) {
+    fn create(&mut self, world: &mut World, set: usize, template: Arc<PodTemplate>) -> PodUid {
         self.next += 1;
         let uid = PodUid::from(format!("uid-{:06}", self.next));
         let view = PodView {
@@ -396,7 +422,10 @@ impl Api {
             bound_at: None,
         };
         self.pods.insert(uid.clone(), pod);
-        self.changed(world, &uid);
+        if set != LOOSE {
+            self.changed(world, &uid);
+        }
+        uid
     }
 
     pub(super) fn unsettled(&self) -> Vec<String> {

@@ -10,7 +10,7 @@ use rand::seq::IteratorRandom;
 use super::api::Api;
 use super::{Action, World, names, offer_id, task_pod};
 use crate::core::event::{Launch, OfferedAgent, Update};
-use crate::core::ids::{AgentId, NodeName, OfferId, PodUid, Role, TaskId, Time};
+use crate::core::ids::{AgentId, ExecutorId, NodeName, OfferId, PodUid, Role, TaskId, Time};
 use crate::core::node::AgentReport;
 use crate::core::offer::Offer;
 use crate::core::pool::{Amounts, Pool};
@@ -63,6 +63,8 @@ struct Agent {
     filtered_until: Time,
     /// The life whose executor runs here, and whether its node is Ready.
     life: Option<(TaskId, bool)>,
+    /// That executor.
+    executor: Option<ExecutorId>,
 }
 
 /// Mesos.
@@ -93,6 +95,7 @@ impl Mesos {
                     reachable: true,
                     filtered_until: Time(0),
                     life: None,
+                    executor: None,
                 };
                 (id, agent)
             })
@@ -180,6 +183,7 @@ impl Mesos {
                 ip: Some(std::net::IpAddr::from([10, 0, 0, 1])),
                 attributes: Vec::new(),
                 domain: None,
+                executors: agent.executor.iter().cloned().collect(),
             };
             offers.push((offer, about));
         }
@@ -220,6 +224,15 @@ impl Mesos {
                 self.allocate(world);
             }
             Effect::Kill { task, agent, .. } => self.kill(world, api, &agent, &task),
+            Effect::Shutdown { executor, agent } => {
+                let known = self
+                    .agents
+                    .get(&agent)
+                    .is_some_and(|a| a.reachable && a.executor.as_ref() == Some(&executor));
+                if known {
+                    self.end_life(world, api, &agent, End::Proven(Outcome::Killed));
+                }
+            }
             Effect::Acknowledge { task, agent, uuid } => {
                 self.acknowledge(world, &agent, &task, uuid);
             }
@@ -290,6 +303,7 @@ impl Mesos {
                         world.violation(format!("a second life of {} begins", launch.node));
                     }
                     agent.life = Some((task.clone(), false));
+                    agent.executor = Some(launch.note.executor.clone());
                     (None, launch.node.clone())
                 }
                 Launch::Pod(launch) => (Some(launch.uid.clone()), launch.node.clone()),
@@ -603,6 +617,7 @@ impl Mesos {
         let Some((life, _)) = agent.life.take() else {
             return;
         };
+        agent.executor = None;
         let node = NodeName::from(&*agent.hostname);
         api.life_ended(&node, &life);
         let tasks: Vec<TaskId> = agent

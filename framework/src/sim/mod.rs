@@ -37,6 +37,10 @@ pub struct Faults {
     pub rescind: Option<Duration>,
     /// An operator or a controller deletes a pod.
     pub delete_pod: Option<Duration>,
+    /// An operator deletes a Node object.
+    pub delete_node: Option<Duration>,
+    /// Somebody creates a pod that names its node itself.
+    pub own_node: Option<Duration>,
     /// The outcome of a Binding is lost, half of the time after it happened.
     pub bind_lost: f64,
     /// A KILL is lost.
@@ -58,6 +62,8 @@ impl Faults {
             disconnect: seconds(45),
             rescind: seconds(5),
             delete_pod: seconds(4),
+            delete_node: seconds(80),
+            own_node: seconds(20),
             bind_lost: 0.1,
             kill_lost: 0.3,
             duplicate: 0.2,
@@ -108,6 +114,8 @@ pub(crate) enum Fault {
     Disconnect,
     Rescind,
     DeletePod,
+    DeleteNode,
+    OwnNode,
 }
 
 struct Entry {
@@ -303,6 +311,8 @@ impl Simulation {
             Fault::Disconnect,
             Fault::Rescind,
             Fault::DeletePod,
+            Fault::DeleteNode,
+            Fault::OwnNode,
         ] {
             let mean = self.mean(fault);
             self.world.schedule_fault(fault, mean);
@@ -318,6 +328,8 @@ impl Simulation {
             Fault::Disconnect => faults.disconnect,
             Fault::Rescind => faults.rescind,
             Fault::DeletePod => faults.delete_pod,
+            Fault::DeleteNode => faults.delete_node,
+            Fault::OwnNode => faults.own_node,
         }
     }
 
@@ -440,6 +452,7 @@ impl Simulation {
             | Effect::Suppress
             | Effect::Revive
             | Effect::Kill { .. }
+            | Effect::Shutdown { .. }
             | Effect::Acknowledge { .. }
             | Effect::Reconcile { .. }
             | Effect::PollAgents => {
@@ -491,6 +504,8 @@ impl Simulation {
             Fault::Partition => self.mesos.partition(&mut self.world),
             Fault::Rescind => self.mesos.rescind(&mut self.world),
             Fault::DeletePod => self.api.delete_some_pod(&mut self.world),
+            Fault::DeleteNode => self.api.delete_some_node(&mut self.world),
+            Fault::OwnNode => self.api.create_with_node(&mut self.world),
         }
     }
 

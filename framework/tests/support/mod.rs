@@ -308,6 +308,7 @@ impl Bench {
             ip,
             attributes: Vec::new(),
             domain: None,
+            executors: Vec::new(),
         };
         self.send(Event::Offers(vec![(offer, about)]));
     }
@@ -319,6 +320,8 @@ impl Bench {
         first.priority = 100;
         self.pod(first);
         self.offer(&format!("first-{agent}"), agent);
+        // Where another node runs, its agent's offer is waited for first.
+        self.wait(Duration::from_millis(600));
         self.settle();
         self.pods.remove(seed.as_str());
         self.send(Event::PodGone(seed.as_str().into()));
