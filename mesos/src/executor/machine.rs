@@ -164,7 +164,9 @@ impl Machine {
 
     fn first(&mut self, now: Time, event: Box<pb::executor::Event>) -> Vec<Effect> {
         match event.r#type() {
-            Type::Subscribed => {
+            // An agent that wants the executor to end says so instead of welcoming it (its tasks
+            // were killed before it came); the stream is a subscription all the same.
+            Type::Subscribed | Type::Shutdown => {
                 self.state = State::Subscribed;
                 self.give_up = None;
                 self.told = None;

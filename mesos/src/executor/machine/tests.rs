@@ -107,6 +107,17 @@ fn a_lost_agent_is_asked_again_every_quarter_of_a_second_until_the_recovery_time
 }
 
 #[test]
+fn an_executor_that_is_not_wanted_any_more_is_told_to_shut_down_first_of_all() {
+    let mut machine = machine(10 * SECOND);
+    machine.step(SECOND, Input::Accepted);
+    assert_eq!(
+        show(&machine.step(SECOND, event(Type::Shutdown))),
+        ["ready", "event SHUTDOWN"]
+    );
+    assert_eq!(*machine.state(), State::Subscribed);
+}
+
+#[test]
 fn an_attempt_that_hangs_does_not_outlive_the_recovery_timeout() {
     let mut machine = machine(10 * SECOND);
     subscribe(&mut machine, Time::ZERO);
