@@ -78,6 +78,10 @@ pub struct ToAgent {
 /// The kinds of [`ToAgent`].
 pub mod to_agent {
     /// One message to an agent.
+    #[allow(
+        clippy::large_enum_variant,
+        reason = "prost knows no boxes here; one is on its way at a time"
+    )]
     #[derive(Clone, PartialEq, prost::Oneof)]
     pub enum Message {
         /// First on a stream: welcome (again).
@@ -111,7 +115,8 @@ pub mod to_agent {
         /// A message from the scheduler to an executor.
         #[prost(message, tag = "10")]
         FrameworkMessage(super::ExecutorMessage),
-        /// A framework came back with a changed FrameworkInfo.
+        /// A framework subscribed again, perhaps with a changed FrameworkInfo. The agent sends
+        /// all updates of the framework that wait for an acknowledgement once more, at once.
         #[prost(message, tag = "11")]
         UpdateFramework(super::UpdateFramework),
         /// Kill everything and end (the agent is gone by the operator's word, or unknown).
@@ -290,6 +295,10 @@ pub struct FromAgent {
 /// The kinds of [`FromAgent`].
 pub mod from_agent {
     /// One message from an agent.
+    #[allow(
+        clippy::large_enum_variant,
+        reason = "prost knows no boxes here; one is on its way at a time"
+    )]
     #[derive(Clone, PartialEq, prost::Oneof)]
     pub enum Message {
         /// Answer to a ping.

@@ -452,10 +452,12 @@ proptest! {
 
     #[test]
     fn nothing_is_lost_or_doubled_whatever_happens(seed in any::<u64>()) {
-        let mut settings = Settings::default();
-        settings.agent_ping_timeout = Duration::from_secs(2);
-        settings.max_agent_ping_timeouts = 2;
-        settings.offer_timeout = Some(Duration::from_secs(20));
+        let settings = Settings {
+            agent_ping_timeout: Duration::from_secs(2),
+            max_agent_ping_timeouts: 2,
+            offer_timeout: Some(Duration::from_secs(20)),
+            ..Settings::default()
+        };
         let plan = Plan::by(
             |_, rng| {
                 use pb::TaskState::{TaskFailed, TaskFinished, TaskRunning, TaskStarting};

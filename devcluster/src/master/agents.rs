@@ -127,7 +127,7 @@ impl MasterState {
             reregistered,
             master_info: self.info.clone(),
         });
-        self.to_agent(id, message);
+        self.tell_agent(id, message);
     }
 
     /// An agent that is not in the books: new, recovered, unreachable before, or forgotten.
@@ -183,7 +183,7 @@ impl MasterState {
                 .retain(|t| t.agent_id.value != id.as_str());
         }
         self.adopt(id, &s.frameworks, s.executors, s.tasks);
-        self.to_operators(|state| view::agent_added(state, id));
+        self.tell_operators(|state| view::agent_added(state, id));
     }
 
     /// An agent in the books subscribes again: it, its connection or the master's was away.
@@ -266,7 +266,7 @@ impl MasterState {
                 task_id: task.to_pb(),
                 kill_policy: None,
             });
-            self.to_agent(id, message);
+            self.tell_agent(id, message);
         }
     }
 
@@ -286,7 +286,7 @@ impl MasterState {
                 let message = to_agent::Message::ShutdownFramework(ShutdownFramework {
                     framework_id: framework.to_pb(),
                 });
-                self.to_agent(id, message);
+                self.tell_agent(id, message);
             } else if !self.frameworks.contains_key(&framework) {
                 self.recover_framework(info);
             }
@@ -386,7 +386,7 @@ impl MasterState {
                     }),
                     ..Default::default()
                 };
-                self.to_scheduler(&FrameworkId::from(&message.framework_id), event);
+                self.tell_scheduler(&FrameworkId::from(&message.framework_id), event);
             }
             from_agent::Message::Unregister(_) => {
                 let hostname = self.agents.get(&id).map(|a| a.info.hostname.clone());
@@ -409,7 +409,7 @@ impl MasterState {
             executor_id: Some(executor.to_pb()),
             status: Some(exited.status),
         });
-        self.to_scheduler(&framework, event);
+        self.tell_scheduler(&framework, event);
     }
 
     pub(super) fn ping_due(&mut self, id: &AgentId, at: Time) {
@@ -434,7 +434,7 @@ impl MasterState {
         agent.next_ping = (at + timeout).max(now);
         self.timers
             .insert((agent.next_ping, Timer::Ping(id.clone())));
-        self.to_agent(id, to_agent::Message::Ping(Ping {}));
+        self.tell_agent(id, to_agent::Message::Ping(Ping {}));
     }
 
     pub(super) fn agent_disconnected(&mut self, id: &AgentId) {
@@ -551,7 +551,7 @@ impl MasterState {
                 let message = protocol::Shutdown {
                     message: message.to_owned(),
                 };
-                self.to_agent(id, to_agent::Message::Shutdown(message));
+                self.tell_agent(id, to_agent::Message::Shutdown(message));
             }
             self.close(stream);
         }
@@ -598,7 +598,7 @@ impl MasterState {
         self.agents.remove(id);
         self.allocator.remove_agent(id);
         self.tell_agent_is_lost(id);
-        self.to_operators(|_| view::agent_removed(id));
+        self.tell_operators(|_| view::agent_removed(id));
     }
 
     fn tell_agent_is_lost(&mut self, id: &AgentId) {
@@ -609,7 +609,7 @@ impl MasterState {
                 executor_id: None,
                 status: None,
             });
-            self.to_scheduler(&framework, event);
+            self.tell_scheduler(&framework, event);
         }
     }
 

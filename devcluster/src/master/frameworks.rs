@@ -118,7 +118,7 @@ impl MasterState {
             self.allocator.add_framework(&id, options, true);
             self.connect_framework(&id, stream);
             self.allocate_all();
-            self.to_operators(|state| view::framework_added(state, &id));
+            self.tell_operators(|state| view::framework_added(state, &id));
             return Answer::Stream;
         };
         self.count("master/messages_reregister_framework");
@@ -144,7 +144,9 @@ impl MasterState {
         }
         framework.recovered = false;
         let was_connected = framework.stream.take();
-        framework.failover_deadline = None;
+        if let Some(at) = framework.failover_deadline.take() {
+            self.timers.remove(&(at, Timer::Failover(id.clone())));
+        }
         match was_connected {
             Some(old) => {
                 tracing::info!(framework = %id, "failed over to another scheduler");
@@ -181,7 +183,7 @@ impl MasterState {
             }),
             ..Default::default()
         };
-        self.to_scheduler(id, event);
+        self.tell_scheduler(id, event);
         self.heartbeat(stream, self.now);
     }
 
@@ -263,7 +265,7 @@ impl MasterState {
 
     /// Tells agents and operators that a framework is back or has changed.
     fn announce_framework(&mut self, id: &FrameworkId) {
-        self.to_operators(|state| view::framework_updated(state, id));
+        self.tell_operators(|state| view::framework_updated(state, id));
         let Some(framework) = self.frameworks.get(id) else {
             return;
         };
@@ -357,7 +359,7 @@ impl MasterState {
             let message = to_agent::Message::ShutdownFramework(ShutdownFramework {
                 framework_id: id.to_pb(),
             });
-            self.to_agent(agent, message);
+            self.tell_agent(agent, message);
         }
         let tasks: Vec<_> = match self.frameworks.get(id) {
             Some(framework) => framework.tasks.keys().cloned().collect(),
@@ -409,7 +411,7 @@ impl MasterState {
         while self.completed.len() > self.settings.max_completed_frameworks {
             self.completed.pop_front();
         }
-        self.to_operators(|_| view::framework_removed(info));
+        self.tell_operators(|_| view::framework_removed(info));
     }
 }
 

@@ -161,7 +161,7 @@ impl MasterState {
             task,
             launch_executor,
         });
-        self.to_agent(agent_id, message);
+        self.tell_agent(agent_id, message);
     }
 
     /// Books an executor unless it runs already; says whether it is new.
@@ -283,6 +283,6 @@ impl MasterState {
             task_group: pb::TaskGroupInfo { tasks },
             launch_executor,
         });
-        self.to_agent(agent_id, message);
+        self.tell_agent(agent_id, message);
     }
 }

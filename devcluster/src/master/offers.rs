@@ -80,7 +80,7 @@ impl MasterState {
                 offers: Some(pb::scheduler::event::Offers { offers }),
                 ..Default::default()
             };
-            self.to_scheduler(&framework, event);
+            self.tell_scheduler(&framework, event);
         }
     }
 
@@ -143,7 +143,7 @@ impl MasterState {
             }),
             ..Default::default()
         };
-        self.to_scheduler(&framework, event);
+        self.tell_scheduler(&framework, event);
     }
 
     /// All offers of a framework are void; it is not told (it is gone, or has to know).

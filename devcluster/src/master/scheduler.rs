@@ -178,7 +178,7 @@ impl MasterState {
             task_id: kill.task_id,
             kill_policy: kill.kill_policy,
         });
-        self.to_agent(&agent_id, message);
+        self.tell_agent(&agent_id, message);
         Answer::Accepted
     }
 
@@ -198,7 +198,7 @@ impl MasterState {
             framework_id: id.to_pb(),
             executor_id: executor.to_pb(),
         });
-        self.to_agent(&agent, message);
+        self.tell_agent(&agent, message);
     }
 
     fn framework_message(&mut self, id: &FrameworkId, call: pb::scheduler::call::Message) {
@@ -209,7 +209,7 @@ impl MasterState {
             executor_id: call.executor_id,
             data: call.data,
         });
-        self.to_agent(&agent, message);
+        self.tell_agent(&agent, message);
     }
 
     /// No operation with feedback is ever pending here, so every one asked for is unknown.
@@ -237,6 +237,6 @@ impl MasterState {
             update_operation_status: Some(pb::scheduler::event::UpdateOperationStatus { status }),
             ..Default::default()
         };
-        self.to_scheduler(id, event);
+        self.tell_scheduler(id, event);
     }
 }

@@ -377,7 +377,7 @@ impl MasterState {
     }
 
     /// Sends to a framework if it is connected.
-    pub(super) fn to_scheduler(&mut self, id: &FrameworkId, event: pb::scheduler::Event) {
+    pub(super) fn tell_scheduler(&mut self, id: &FrameworkId, event: pb::scheduler::Event) {
         match self.frameworks.get(id).and_then(|f| f.stream) {
             Some(stream) => self.effects.push(Effect::ToScheduler {
                 stream,
@@ -388,7 +388,7 @@ impl MasterState {
     }
 
     /// Sends to an agent if it is connected.
-    pub(super) fn to_agent(&mut self, id: &AgentId, message: to_agent::Message) {
+    pub(super) fn tell_agent(&mut self, id: &AgentId, message: to_agent::Message) {
         match self.agents.get(id).and_then(|a| a.stream) {
             Some(stream) => self.effects.push(Effect::ToAgent {
                 stream,
@@ -399,7 +399,7 @@ impl MasterState {
     }
 
     /// Tells every operator that listens.
-    pub(super) fn to_operators(&mut self, event: impl FnOnce(&Self) -> pb::master::Event) {
+    pub(super) fn tell_operators(&mut self, event: impl FnOnce(&Self) -> pb::master::Event) {
         if self.operators.is_empty() {
             return;
         }

@@ -80,7 +80,7 @@ impl MasterState {
             update: Some(pb::scheduler::event::Update { status }),
             ..Default::default()
         };
-        self.to_scheduler(id, event);
+        self.tell_scheduler(id, event);
     }
 
     /// An agent reports a task's state.
@@ -164,7 +164,7 @@ impl MasterState {
         }
         if news {
             let status = status.clone();
-            self.to_operators(|_| view::task_updated(id, status, state));
+            self.tell_operators(|_| view::task_updated(id, status, state));
         }
     }
 
@@ -213,7 +213,7 @@ impl MasterState {
         if let Some(agent) = self.agents.get_mut(&agent) {
             agent.tasks.insert((id.clone(), task_id));
         }
-        self.to_operators(|_| view::task_added(event));
+        self.tell_operators(|_| view::task_added(event));
     }
 
     /// The books lose an executor; what it used comes back.
@@ -269,7 +269,7 @@ impl MasterState {
             task_id: acknowledge.task_id,
             uuid: acknowledge.uuid,
         });
-        self.to_agent(&agent_id, message);
+        self.tell_agent(&agent_id, message);
         self.count("master/valid_status_update_acknowledgements");
         Answer::Accepted
     }
