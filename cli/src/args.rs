@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
-use crate::instance::{DEFAULT_API_PORT, DEFAULT_MESOS_PORT, DEFAULT_STATE_DIR};
+use crate::instance::{DEFAULT_API_PORT, DEFAULT_MESOS_PORT, DEFAULT_RUN_ROOT, DEFAULT_STATE_DIR};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -32,6 +32,9 @@ pub struct Args {
     /// Where the cluster of this machine keeps its state; one directory, one cluster
     #[arg(long, visible_alias = "dir", global = true, env = "K8SM_STATE_DIR", value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
     pub state_dir: PathBuf,
+    /// Where sockets and records of processes go; another one is for tests without root
+    #[arg(long, hide = true, global = true, env = "K8SM_RUN_ROOT", value_name = "DIR", default_value = DEFAULT_RUN_ROOT)]
+    pub run_root: PathBuf,
     /// What to do
     #[command(subcommand)]
     pub command: Command,

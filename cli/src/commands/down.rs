@@ -17,8 +17,8 @@ const FRAMEWORK_PATIENCE: Duration = Duration::from_secs(10);
 /// How long nodes may take to stop their pods. CoreDNS takes 5 s (its `lameduck`); Kubernetes'
 /// default grace, 30 s, is more than somebody who removes everything wants to wait.
 const PODS_PATIENCE: Duration = Duration::from_secs(10);
-/// How long everything may take to end in order: the API server's 20 s, after the framework's and
-/// the controller manager's, and etcd's after it.
+/// How long everything may take to end in order: each process has a bound of its own, and they end
+/// in three rounds.
 const STOP_PATIENCE: Duration = Duration::from_secs(60);
 
 /// `k8sm stop`: nothing runs afterwards, everything that must survive is on disk.

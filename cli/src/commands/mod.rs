@@ -17,7 +17,7 @@ use crate::supervise;
 /// Runs a command. The exit code is not 0 only where a called program's is handed on, or where a
 /// command answers a question with it.
 pub fn run(args: Args) -> Result<ExitCode, Error> {
-    let paths = Paths::new(&args.state_dir)?;
+    let paths = Paths::with_run_root(&args.state_dir, &args.run_root)?;
     let done = ExitCode::SUCCESS;
     match args.command {
         Command::Up(up) => up::run(&paths, &up).map(|()| done),

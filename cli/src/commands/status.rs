@@ -10,6 +10,7 @@ use crate::cluster::api::{Cluster, node_address, node_is_ready};
 use crate::cluster::processes;
 use crate::error::{Error, ExitCode as Code};
 use crate::instance::{Paths, Settings};
+use crate::supervise::record::Records;
 use crate::supervise::{Report, Stage, Supervisor};
 
 /// A node, as far as status shows it.
@@ -31,9 +32,20 @@ pub fn run(paths: &Paths, format: Format) -> Result<ExitCode, Error> {
         None => Vec::new(),
     };
     let all_ready = !reports.is_empty() && reports.iter().all(|r| r.stage == Stage::Ready);
+    let orphans = match &process {
+        Some(_) => 0,
+        None => Records::new(paths.pids()).alive().len(),
+    };
     let nodes = nodes(paths, &reports);
     let text = match format {
-        Format::Text => text(paths, &settings, process.map(|p| p.pid), &reports, &nodes),
+        Format::Text => text(
+            paths,
+            &settings,
+            process.map(|p| p.pid),
+            orphans,
+            &reports,
+            &nodes,
+        ),
         Format::Json => {
             let (nodes, error) = match &nodes {
                 Ok(nodes) => (json!(nodes), None),
@@ -94,11 +106,16 @@ fn text(
     paths: &Paths,
     settings: &Settings,
     supervisor: Option<u32>,
+    orphans: usize,
     reports: &[Report],
     nodes: &Result<Vec<NodeLine>, String>,
 ) -> String {
     let mut text = match supervisor {
         Some(pid) => format!("cluster {} (supervisor: pid {pid})\n\n", settings.name),
+        None if orphans > 0 => format!(
+            "the supervisor of cluster {} does not run, {orphans} of its processes do; `sudo k8sm start` starts one that takes them over\n\n",
+            settings.name
+        ),
         None => format!(
             "cluster {} is stopped; `sudo k8sm start` starts it\n\n",
             settings.name
@@ -212,8 +229,8 @@ mod tests {
         }];
         insta::assert_snapshot!(format!(
             "{}=====\n{}",
-            text(&paths, &settings, Some(11), &reports, &Ok(nodes)),
-            text(&paths, &settings, None, &[], &Err(String::new())),
+            text(&paths, &settings, Some(11), 0, &reports, &Ok(nodes)),
+            text(&paths, &settings, None, 0, &[], &Err(String::new())),
         ));
     }
 }

@@ -23,6 +23,9 @@ pub use settings::{
 /// Default state directory.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/k8sm-dev";
 
+/// Where instances have their run directories.
+pub const DEFAULT_RUN_ROOT: &str = "/run";
+
 /// What is wrong with an instance.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -87,6 +90,7 @@ pub enum Error {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paths {
     state: PathBuf,
+    run_root: PathBuf,
     run: PathBuf,
     short: String,
 }
@@ -94,6 +98,11 @@ pub struct Paths {
 impl Paths {
     /// The paths of the instance in `state`, which need not exist.
     pub fn new(state: &Path) -> Result<Self, Error> {
+        Self::with_run_root(state, Path::new(DEFAULT_RUN_ROOT))
+    }
+
+    /// The same with another directory in the place of `/run`.
+    pub fn with_run_root(state: &Path, run_root: &Path) -> Result<Self, Error> {
         let state = std::path::absolute(state).map_err(|source| Error::Io {
             action: "find",
             path: state.to_owned(),
@@ -102,7 +111,8 @@ impl Paths {
         let digest = Sha256::digest(state.as_os_str().as_encoded_bytes());
         let short: String = digest.iter().take(3).map(|b| format!("{b:02x}")).collect();
         Ok(Self {
-            run: PathBuf::from(format!("/run/k8sm-{short}")),
+            run: run_root.join(format!("k8sm-{short}")),
+            run_root: run_root.to_owned(),
             state,
             short,
         })
@@ -116,6 +126,11 @@ impl Paths {
     /// The state directory.
     pub fn state(&self) -> &Path {
         &self.state
+    }
+
+    /// Where the directories of all instances are: `/run`.
+    pub fn run_root(&self) -> &Path {
+        &self.run_root
     }
 
     /// The directory in `/run`.

@@ -256,14 +256,14 @@ fn listening_inode(table: &str, port: u16) -> Option<u64> {
 
 /// Another instance whose supervisor runs and whose node lives in the machine's own network.
 fn other_instance(own: &Paths) -> Option<PathBuf> {
-    fs::read_dir("/run")
+    fs::read_dir(own.run_root())
         .ok()?
         .filter_map(|e| e.ok())
         .filter(|e| e.file_name().to_string_lossy().starts_with("k8sm-"))
         .filter(|e| e.path() != own.run())
         .find_map(|e| {
             let marker = fs::read_to_string(e.path().join(HOST_NETWORK)).ok()?;
-            let other = Paths::new(Path::new(marker.trim())).ok()?;
+            let other = Paths::with_run_root(Path::new(marker.trim()), own.run_root()).ok()?;
             let runs = other.supervisor().is_some_and(|p| p.is_alive());
             runs.then(|| other.state().to_owned())
         })

@@ -131,6 +131,8 @@ impl<'a> Supervisor<'a> {
         let mut child = Command::new(std::env::current_exe().map_err(system)?)
             .args(["dev", "supervise", "--state-dir"])
             .arg(self.paths.state())
+            .arg("--run-root")
+            .arg(self.paths.run_root())
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(log.try_clone().map_err(system)?)
