@@ -79,7 +79,15 @@ fn a_launched_process_is_in_its_cgroup_of_every_hierarchy_and_is_killed_with_it(
     for dir in tree.0.dirs(&tree.0.node) {
         wait_until("it has joined", || kill::processes(&dir).contains(&pid));
     }
-    let dirs = tree.0.leftovers();
+    let dirs: Vec<PathBuf> = tree
+        .0
+        .leftovers()
+        .into_iter()
+        .filter_map(|leftover| match leftover {
+            Leftover::Cgroup(dir) => Some(dir),
+            _ => None,
+        })
+        .collect();
     assert_eq!(
         dirs.iter()
             .map(|dir| kill::kill(dir, DEADLINE))
@@ -160,8 +168,8 @@ async fn the_guard_ends_every_process_and_removes_every_cgroup_its_own_too() {
     };
     let path = dir.path().join("list");
     let manifest = Manifest::create(path.clone(), &owner).unwrap();
-    for dir in tree.0.leftovers() {
-        manifest.add(&Leftover::Cgroup(dir)).unwrap();
+    for leftover in tree.0.leftovers() {
+        manifest.add(&leftover).unwrap();
     }
     guard::start(
         std::path::Path::new(env!("CARGO_BIN_EXE_k8sm-executor")),

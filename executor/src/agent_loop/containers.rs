@@ -45,9 +45,14 @@ pub async fn end(cgroups: &CgroupSetup, containerd_state: &Path, grace: Duration
         retain_living(&mut waiting, &pods);
     }
     if !waiting.is_empty() {
+        let names: Vec<String> = waiting
+            .iter()
+            .filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).ok())
+            .map(|name| name.trim().to_owned())
+            .collect();
         tracing::warn!(
-            "{} containers did not end in time and are killed",
-            waiting.len()
+            "these did not end in time and are killed: {}",
+            names.join(", ")
         );
     }
 }

@@ -72,10 +72,8 @@ async fn prepare(
     let cgroups = cgroup::discover()
         .and_then(|found| found.plan(&container_id))
         .map_err(failed("cgroups"))?;
-    for dir in cgroups.leftovers() {
-        manifest
-            .add(&Leftover::Cgroup(dir))
-            .map_err(failed("executor"))?;
+    for leftover in cgroups.leftovers() {
+        manifest.add(&leftover).map_err(failed("executor"))?;
     }
     manifest
         .add(&Leftover::Dir(node.run.clone()))

@@ -192,6 +192,7 @@ fn up_to(path: &str, container_id: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guard::manifest::Leftover;
 
     const MOUNTS: &str = "\
 25 20 0:22 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755
@@ -215,12 +216,20 @@ mod tests {
             setup.dir_of("cpuacct", &setup.shims).unwrap(),
             Path::new("/sys/fs/cgroup/cpu,cpuacct/mesos/abc/k8s/shims")
         );
+        let removed = setup.leftovers();
+        let has = |path: &str| removed.contains(&Leftover::Cgroup(path.into()));
+        assert!(has("/sys/fs/cgroup/freezer/mesos/abc/k8s"));
         assert!(
-            setup.leftovers().iter().all(|dir| dir.ends_with("k8s")
-                || dir.ends_with("node")
-                || dir.starts_with("/sys/fs/cgroup/unified")),
+            !has("/sys/fs/cgroup/freezer/mesos/abc"),
             "the container's own cgroup is Mesos' to remove"
         );
+        assert!(
+            has("/sys/fs/cgroup/memory/mesos/abc"),
+            "where Mesos made none it is ours"
+        );
+        assert!(has("/sys/fs/cgroup/unified/mesos/abc"));
+        let parent = Leftover::CgroupParent("/sys/fs/cgroup/memory/mesos".into());
+        assert!(removed.contains(&parent));
     }
 
     #[test]
@@ -233,7 +242,7 @@ mod tests {
         assert!(
             setup
                 .leftovers()
-                .contains(&PathBuf::from("/sys/fs/cgroup/memory/k8sm/abc"))
+                .contains(&Leftover::Cgroup("/sys/fs/cgroup/memory/k8sm/abc".into()))
         );
     }
 

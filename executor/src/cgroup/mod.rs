@@ -17,6 +17,7 @@ mod setup;
 
 use std::path::{Path, PathBuf};
 
+use crate::guard::manifest::Leftover;
 pub use discover::{Discovered, Hierarchy, discover, parse};
 pub use limits::apply;
 
@@ -114,18 +115,36 @@ impl CgroupSetup {
         }
     }
 
+    /// Hierarchies in which Mesos made no cgroup for the container: the whole base is ours there.
+    fn own(&self) -> impl Iterator<Item = &Hierarchy> {
+        let inside = format!("{}/", self.base);
+        self.hierarchies
+            .iter()
+            .filter(move |h| h.own != self.base && !h.own.starts_with(&inside))
+            // Mesos' v1 launchers make nothing in it, so all of it is the container runtime's.
+            .chain(&self.hybrid)
+    }
+
     /// What must be killed and removed once the executor is gone, in this order.
-    pub fn leftovers(&self) -> Vec<PathBuf> {
-        let mut dirs = self.dirs(&self.pods);
-        dirs.extend(self.dirs(&self.node));
-        let own = self.guard.rsplit_once('/').map_or("", |(own, _)| own);
-        if self.base == own {
-            // Only where no hierarchy of it belongs to Mesos.
-            dirs.extend(self.dirs(&self.base));
+    pub fn leftovers(&self) -> Vec<Leftover> {
+        let trees = [self.dirs(&self.pods), self.dirs(&self.node)];
+        let bases = self.own().map(|h| h.dir(&self.base));
+        let mut leftovers: Vec<Leftover> = trees
+            .into_iter()
+            .flatten()
+            .chain(bases)
+            .map(Leftover::Cgroup)
+            .collect();
+        for hierarchy in self.own() {
+            let base = hierarchy.dir(&self.base);
+            leftovers.extend(
+                base.ancestors()
+                    .skip(1)
+                    .take_while(|dir| *dir != hierarchy.mount)
+                    .map(|dir| Leftover::CgroupParent(dir.to_owned())),
+            );
         }
-        // Mesos' v1 launchers make nothing there, so all of it is the container runtime's.
-        dirs.extend(self.hybrid.iter().map(|h| h.dir(&self.base)));
-        dirs
+        leftovers
     }
 
     /// Whether no process is in that pod's cgroups. A pod without cgroups has none.

@@ -12,6 +12,23 @@ const WANTED: &[&str] = &["io", "hugetlb"];
 impl CgroupSetup {
     /// Makes every cgroup. Doing so again changes nothing.
     pub fn make(&self) -> Result<(), CgroupError> {
+        // Another node's guard may remove an empty parent between its making and ours.
+        const ATTEMPTS: usize = 5;
+        let mut last = self.make_once();
+        for _ in 1..ATTEMPTS {
+            match &last {
+                Err(CgroupError::Io { source, .. })
+                    if source.kind() == std::io::ErrorKind::NotFound =>
+                {
+                    last = self.make_once();
+                }
+                _ => break,
+            }
+        }
+        last
+    }
+
+    fn make_once(&self) -> Result<(), CgroupError> {
         for cgroup in [&self.pods, &self.shims, &self.node, &self.guard] {
             for hierarchy in &self.hierarchies {
                 match self.version {

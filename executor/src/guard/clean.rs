@@ -34,6 +34,7 @@ pub fn all(leftovers: &[Leftover]) -> Vec<String> {
         Leftover::IptablesRule { .. } | Leftover::NftRules { .. } => 3,
         Leftover::NftTable { .. } => 4,
         Leftover::Link(_) => 5,
+        Leftover::CgroupParent(_) => 6,
     };
     let mut ordered: Vec<&Leftover> = leftovers.iter().collect();
     ordered.sort_by_key(|leftover| rank(leftover));
@@ -53,6 +54,11 @@ fn one(leftover: &Leftover) -> Result<(), String> {
             } else {
                 Err(format!("cgroup {}", dir.display()))
             }
+        }
+        Leftover::CgroupParent(dir) => {
+            // In use by another node: then that one's.
+            let _ = fs::remove_dir(dir);
+            Ok(())
         }
         Leftover::NetNs(path) => {
             detach(path);

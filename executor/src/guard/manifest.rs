@@ -19,6 +19,8 @@ use super::clean;
 pub enum Leftover {
     /// A cgroup tree to kill and remove, as its directory in one hierarchy.
     Cgroup(PathBuf),
+    /// A cgroup above one of ours, in a hierarchy that Mesos does not use: removed when empty.
+    CgroupParent(PathBuf),
     /// A named network namespace (a file to unmount and remove).
     NetNs(PathBuf),
     /// A directory to remove, with everything mounted below it unmounted first.
@@ -59,6 +61,7 @@ impl Leftover {
         let path = |p: &Path| p.to_string_lossy().into_owned();
         match self {
             Self::Cgroup(p) => vec!["cgroup".into(), path(p)],
+            Self::CgroupParent(p) => vec!["cgroup-parent".into(), path(p)],
             Self::NetNs(p) => vec!["netns".into(), path(p)],
             Self::Dir(p) => vec!["dir".into(), path(p)],
             Self::IptablesRule {
@@ -91,6 +94,7 @@ impl Leftover {
         let mut next = || fields.next().map(str::to_owned);
         Some(match kind {
             "cgroup" => Self::Cgroup(next()?.into()),
+            "cgroup-parent" => Self::CgroupParent(next()?.into()),
             "netns" => Self::NetNs(next()?.into()),
             "dir" => Self::Dir(next()?.into()),
             "iptables" => Self::IptablesRule {
@@ -337,6 +341,7 @@ mod tests {
     fn every_kind(dir: &Path) -> Vec<Leftover> {
         vec![
             Leftover::Cgroup("/sys/fs/cgroup/none/k8s".into()),
+            Leftover::CgroupParent("/sys/fs/cgroup/none".into()),
             Leftover::NetNs(dir.join("netns")),
             Leftover::Dir(dir.join("a directory")),
             Leftover::IptablesRule {

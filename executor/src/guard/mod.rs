@@ -158,8 +158,8 @@ pub fn run(args: &[OsString]) -> Result<(), GuardError> {
     }
     let owner = manifest::read_owner(&manifest)?;
     let executor = owner.as_ref().and_then(open_owner);
-    say_ready().map_err(io("answering"))?;
     slim::slim();
+    say_ready().map_err(io("answering"))?;
     if let Some(executor) = executor {
         wait_for_end(&executor).map_err(io("waiting for the executor's end"))?;
     }
