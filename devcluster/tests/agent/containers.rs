@@ -154,7 +154,7 @@ async fn out_of_memory_is_still_seen_after_a_restart_of_the_agent() {
     cluster.start_agent();
     framework.wait("offer", |e| e.offers).await;
     framework.message(&target, "leak 1000").await;
-    let failed = framework.update().await;
+    let failed = framework.update_to(S::TaskFailed).await;
     assert_eq!(failed.reason(), Reason::ContainerLimitationMemory);
     assert!(!cgroup(&cluster, "memory", &target).exists());
 }

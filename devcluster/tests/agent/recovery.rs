@@ -86,8 +86,8 @@ async fn an_executor_that_died_with_its_agent_fails_its_tasks() {
     cluster.kill_agent();
     devcluster::agent::container::kill(target.pid);
     cluster.start_agent();
-    let failed = framework.update().await;
-    assert_eq!(failed.state(), S::TaskFailed);
+    // The update before may come again: its acknowledgement was on the way.
+    let failed = framework.update_to(S::TaskFailed).await;
     assert_eq!(failed.source(), Source::Agent);
     assert_eq!(failed.reason(), Reason::ExecutorTerminated);
     assert_eq!(failed.message(), "Executor terminated");
@@ -103,8 +103,7 @@ async fn an_executor_that_does_not_come_back_is_ended() {
     let process = ProcessRef::of(target.pid).unwrap();
     cluster.kill_agent();
     cluster.start_agent();
-    let gone = framework.update().await;
-    assert_eq!(gone.state(), S::TaskGone);
+    let gone = framework.update_to(S::TaskGone).await;
     assert_eq!(gone.reason(), Reason::ExecutorReregistrationTimeout);
     assert_eq!(gone.message(), "Executor did not reregister within 1secs");
     assert!(!process.is_alive());
@@ -118,8 +117,7 @@ async fn without_checkpointing_an_executor_does_not_outlive_a_restart_of_its_age
     let running = framework.update_to(S::TaskRunning).await;
     let process = ProcessRef::of(running.container_status.unwrap().executor_pid()).unwrap();
     cluster.kill_agent();
-    let lost = framework.update().await;
-    assert_eq!(lost.state(), S::TaskLost);
+    let lost = framework.update_to(S::TaskLost).await;
     assert_eq!(lost.reason(), Reason::AgentDisconnected);
     cluster.start_agent();
     eventually("the orphan ends", || !process.is_alive()).await;
@@ -144,17 +142,13 @@ async fn agents_come_back_to_a_restarted_master_with_their_tasks() {
 async fn an_agent_that_changed_says_what_and_how_to_go_on() {
     let mut cluster = Cluster::start(&[]).await;
     let mut framework = Framework::subscribe(&cluster).await;
-    framework.offer().await;
+    // A task that runs means that the agent has noted its id.
+    framework.launch(command_task("c", "true")).await;
+    framework.update_to(S::TaskFinished).await;
     cluster.kill_agent();
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_mesos-dev"))
-        .args(["agent", "--resources=cpus:1;mem:64;disk:1;ports:[1-2]"])
-        .arg(format!("--master={}", cluster.master))
-        .arg(format!("--listen={}", cluster.agent_address))
-        .arg("--hostname=agent1.test")
-        .arg(format!("--work-dir={}", cluster.work_dir().display()))
-        .arg(format!("--cgroups-root={}", cluster.cgroups_root))
-        .output()
-        .unwrap();
+    let output = cluster
+        .run_agent(&["--resources=cpus:1;mem:64;disk:1;ports:[1-2]"])
+        .await;
     assert!(!output.status.success());
     let words = String::from_utf8_lossy(&output.stderr);
     assert!(

@@ -98,6 +98,21 @@ impl Cluster {
         self.dir.path().join("agent")
     }
 
+    fn agent_command(&self, flags: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mesos-dev"));
+        command
+            .arg("agent")
+            .arg(format!("--master={}", self.master))
+            .arg(format!("--listen={}", self.agent_address))
+            .arg("--hostname=agent1.test")
+            .arg(format!("--work-dir={}", self.work_dir().display()))
+            .arg(format!("--cgroups-root={}", self.cgroups_root))
+            .args(flags)
+            .stdin(Stdio::null())
+            .env("RUST_BACKTRACE", "0");
+        command
+    }
+
     pub fn start_agent(&mut self) {
         assert!(self.agent.is_none());
         let log = std::fs::OpenOptions::new()
@@ -105,22 +120,23 @@ impl Cluster {
             .append(true)
             .open(self.dir.path().join("agent.log"))
             .unwrap();
-        let agent = Command::new(env!("CARGO_BIN_EXE_mesos-dev"))
-            .args([
-                "agent",
-                "--resources=cpus:4;mem:2048;disk:1024;ports:[31000-31999]",
-            ])
-            .arg(format!("--master={}", self.master))
-            .arg(format!("--listen={}", self.agent_address))
-            .arg("--hostname=agent1.test")
-            .arg(format!("--work-dir={}", self.work_dir().display()))
-            .arg(format!("--cgroups-root={}", self.cgroups_root))
+        let agent = self
+            .agent_command(&["--resources=cpus:4;mem:2048;disk:1024;ports:[31000-31999]"])
             .args(&self.flags)
-            .stdin(Stdio::null())
             .stderr(log)
             .spawn()
             .unwrap();
         self.agent = Some(agent);
+    }
+
+    /// Runs an agent that is expected to end by itself.
+    pub async fn run_agent(&self, flags: &[&str]) -> std::process::Output {
+        let mut command = tokio::process::Command::from(self.agent_command(flags));
+        let output = command.kill_on_drop(true).output();
+        timeout(PATIENCE, output)
+            .await
+            .expect("it does not end")
+            .unwrap()
     }
 
     /// SIGKILL: whatever the agent was about to do is not done.
