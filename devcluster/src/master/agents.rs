@@ -14,8 +14,8 @@ use super::view;
 use crate::clock::Time;
 use crate::ids::{self, AgentId, ExecutorId, FrameworkId, TaskId};
 use crate::protocol::{
-    self, Ping, ReconcileTask, Refused, Registered, ShutdownFramework, Subscribe, from_agent,
-    to_agent,
+    self, Ping, ReconcileTask, Refused, Registered, ShutdownFramework, Subscribe, UpdateFramework,
+    from_agent, to_agent,
 };
 use crate::resources::Resources;
 
@@ -287,7 +287,15 @@ impl MasterState {
                     framework_id: framework.to_pb(),
                 });
                 self.tell_agent(id, message);
-            } else if !self.frameworks.contains_key(&framework) {
+            } else if let Some(known) = self.frameworks.get(&framework) {
+                // Its scheduler may have changed it while the agent was away.
+                let message = to_agent::Message::UpdateFramework(UpdateFramework {
+                    framework: known.info.clone(),
+                });
+                if !known.recovered {
+                    self.tell_agent(id, message);
+                }
+            } else {
                 self.recover_framework(info);
             }
         }

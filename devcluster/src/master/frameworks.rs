@@ -230,6 +230,7 @@ impl MasterState {
         self.frameworks.insert(id.clone(), framework);
         self.allocator
             .add_framework(&id, options_of(info, &[]), false);
+        self.tell_operators(|state| view::framework_added(state, &id));
     }
 
     fn change_framework(

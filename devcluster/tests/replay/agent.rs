@@ -28,6 +28,8 @@ pub struct PlayedAgent {
     pub heard: Vec<(&'static str, String)>,
     /// Stopped by a signal: it hears and says nothing, but its connection stands.
     pub frozen: bool,
+    /// Without a connection, but the same process.
+    kept: bool,
 }
 
 impl PlayedAgent {
@@ -85,12 +87,13 @@ impl PlayedAgent {
             updates: BTreeMap::new(),
             heard: Vec::new(),
             frozen: false,
+            kept: false,
         }
     }
 
     /// Subscribes, with all that it has if it was there before.
     pub fn start(&mut self, master: &Master) {
-        if self.stream.is_none() {
+        if self.stream.is_none() && !std::mem::take(&mut self.kept) {
             // A new process: what was not on its disk is forgotten.
             let lost: Vec<_> = self
                 .frameworks
@@ -101,13 +104,24 @@ impl PlayedAgent {
             for id in lost {
                 self.forget(&id);
             }
+            for task in self.tasks.values_mut() {
+                task.status_update_state = None;
+                task.status_update_uuid = None;
+            }
         }
         self.stream = None;
         let mut subscribe = self.subscribe.clone();
         subscribe.info.id.clone_from(&self.id);
         subscribe.frameworks = self.frameworks.values().cloned().collect();
         subscribe.executors = self.executors.values().cloned().collect();
+        // In the order in which they were launched.
+        let launched = |id: &str| {
+            self.heard
+                .iter()
+                .position(|(k, t)| *k == "LAUNCH" && t == id)
+        };
         subscribe.tasks = self.tasks.values().cloned().collect();
+        subscribe.tasks.sort_by_key(|t| launched(&t.task_id.value));
         let response = self.post(
             master,
             protocol::SUBSCRIBE_PATH,
@@ -129,6 +143,17 @@ impl PlayedAgent {
         self.executors.retain(|(f, _), _| f != framework);
         self.updates.retain(|(f, _), _| f != framework);
         self.frameworks.remove(framework);
+    }
+
+    /// Its master died: nothing is forgotten.
+    pub fn cut_off(&mut self) {
+        self.stream = None;
+        self.kept = true;
+    }
+
+    /// Whether it has a connection.
+    pub fn connected(&self) -> bool {
+        self.stream.is_some()
     }
 
     /// It ends for good.
@@ -185,7 +210,13 @@ impl PlayedAgent {
     fn hear(&mut self, master: &Master, message: to_agent::Message) {
         use to_agent::Message as M;
         match message {
-            M::Registered(registered) => self.id = Some(registered.agent_id),
+            M::Registered(registered) => {
+                self.id = Some(registered.agent_id);
+                let waiting: Vec<_> = self.updates.keys().cloned().collect();
+                for key in waiting {
+                    self.send_head(master, &key);
+                }
+            }
             M::Refused(refused) => panic!("refused: {}", refused.message),
             M::Ping(_) => self.call(master, from_agent::Message::Pong(protocol::Pong {})),
             M::RunTask(run) => {
@@ -237,9 +268,6 @@ impl PlayedAgent {
                 if let Some(acknowledged) = queue.pop_front() {
                     if is_terminal(acknowledged.state) {
                         self.tasks.remove(&key);
-                    } else if let Some(task) = self.tasks.get_mut(&key) {
-                        task.status_update_state = None;
-                        task.status_update_uuid = None;
                     }
                 }
                 self.send_head(master, &key);
@@ -277,7 +305,8 @@ impl PlayedAgent {
         }
         if let Some(task) = self.tasks.get_mut(&key) {
             task.state = status.state;
-            task.statuses = vec![status.clone()];
+            task.statuses.retain(|s| s.state != status.state);
+            task.statuses.push(status.clone());
         }
         let queue = self.updates.entry(key.clone()).or_default();
         let first = queue.is_empty();
@@ -295,7 +324,9 @@ impl PlayedAgent {
             return;
         };
         let latest = queue.back().map(|s| s.state);
-        if let Some(task) = self.tasks.get_mut(key) {
+        if self.stream.is_some()
+            && let Some(task) = self.tasks.get_mut(key)
+        {
             task.status_update_state = Some(head.state);
             task.status_update_uuid.clone_from(&head.uuid);
         }

@@ -10,12 +10,12 @@ pub struct Ids {
     /// Whole ids and prefixes (the master's UUID), recorded to actual.
     map: HashMap<String, String>,
     /// Master's UUIDs, recorded and actual.
-    master: Option<(String, String)>,
+    master: Vec<(String, String)>,
 }
 
 impl Ids {
     pub fn master(&mut self, recorded: &str, actual: &str) {
-        self.master = Some((recorded.to_owned(), actual.to_owned()));
+        self.master.push((recorded.to_owned(), actual.to_owned()));
     }
 
     pub fn learn(&mut self, recorded: &str, actual: &str) {
@@ -31,7 +31,7 @@ impl Ids {
         for (i, (recorded, _)) in known.iter().enumerate() {
             out = out.replace(recorded.as_str(), &format!("\u{1}{i}\u{2}"));
         }
-        if let Some((recorded, actual)) = &self.master {
+        for (recorded, actual) in &self.master {
             out = out.replace(recorded, actual);
         }
         for (i, (_, actual)) in known.iter().enumerate() {

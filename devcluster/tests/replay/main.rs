@@ -152,3 +152,8 @@ fn invalid_launches_are_refused_as_recorded() {
         &["   2.179 \"scheduler\": \"OFFERS\""],
     );
 }
+
+#[test]
+fn a_restart_of_the_master_is_as_recorded() {
+    replay("10a-master-restart");
+}

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -91,6 +91,8 @@ enum Deed {
     Report(Value),
     Exit(Value),
     Say(Value),
+    /// An agent finds the restarted master.
+    Return(Value),
 }
 
 #[derive(Default)]
@@ -103,6 +105,11 @@ pub struct Report {
 pub struct Player {
     entries: Vec<Value>,
     master: Master,
+    /// The recorded ids of the masters that are still to be started.
+    masters: VecDeque<String>,
+    seed: u64,
+    /// The master was killed and not started again yet.
+    dead: bool,
     clock: ManualClock,
     /// The time that is 0 in the recording.
     base: Time,
@@ -116,7 +123,7 @@ pub struct Player {
     /// The recorded framework of each connection.
     frameworks: HashMap<String, String>,
     report: Report,
-    _work_dir: tempfile::TempDir,
+    work_dir: tempfile::TempDir,
 }
 
 fn arg<'a>(entry: &'a Value, name: &str) -> Option<&'a str> {
@@ -130,6 +137,29 @@ fn arg<'a>(entry: &'a Value, name: &str) -> Option<&'a str> {
 fn duration(text: &str) -> Duration {
     let seconds = text.strip_suffix("secs").expect("flags are in seconds");
     Duration::from_secs_f64(seconds.parse().unwrap())
+}
+
+/// Starts a master as the recorded one was started.
+fn start_master(entry: &Value, work_dir: &Path, clock: &ManualClock, seed: u64) -> Master {
+    let ip: IpAddr = arg(entry, "ip").unwrap().parse().unwrap();
+    let port: u16 = arg(entry, "port").unwrap().parse().unwrap();
+    let mut config = MasterConfig::new((ip, port).into(), work_dir);
+    config.clock = Clock::Manual(clock.clone());
+    config.hostname = arg(entry, "hostname").map(str::to_owned);
+    config.cluster = arg(entry, "cluster").map(str::to_owned);
+    config.domain = arg(entry, "domain")
+        .map(|json| mesos::codec::from_json(&serde_json::from_str(json).unwrap()).unwrap());
+    // The recorded master's rounds are 1.002 s apart: its timers start when a round ends.
+    config.settings.allocator.interval = Duration::from_millis(1002);
+    config.settings.allocator.seed = seed;
+    config.settings.offer_timeout = arg(entry, "offer_timeout").map(duration);
+    if let Some(timeout) = arg(entry, "agent_ping_timeout") {
+        config.settings.agent_ping_timeout = duration(timeout);
+    }
+    if let Some(count) = arg(entry, "max_agent_ping_timeouts") {
+        config.settings.max_agent_ping_timeouts = count.parse().unwrap();
+    }
+    Master::new(config, (ip, port).into()).unwrap()
 }
 
 impl Player {
@@ -147,34 +177,23 @@ impl Player {
             .iter()
             .find(|e| e["text"] == "start master")
             .expect("the recording starts a master");
-        let ip: IpAddr = arg(start, "ip").unwrap().parse().unwrap();
-        let port: u16 = arg(start, "port").unwrap().parse().unwrap();
         let base = Time::from_secs(1_800_000_000);
         let clock = ManualClock::new(base + Duration::from_secs_f64(phase(&entries)));
         let work_dir = tempfile::tempdir().unwrap();
-        let mut config = MasterConfig::new((ip, port).into(), work_dir.path());
-        config.clock = Clock::Manual(clock.clone());
-        config.hostname = arg(start, "hostname").map(str::to_owned);
-        config.cluster = arg(start, "cluster").map(str::to_owned);
-        config.domain = arg(start, "domain")
-            .map(|json| mesos::codec::from_json(&serde_json::from_str(json).unwrap()).unwrap());
-        // The recorded master's rounds are 1.002 s apart: its timers start when a round ends.
-        config.settings.allocator.interval = Duration::from_millis(1002);
-        config.settings.allocator.seed = seed;
-        config.settings.offer_timeout = arg(start, "offer_timeout").map(duration);
-        if let Some(timeout) = arg(start, "agent_ping_timeout") {
-            config.settings.agent_ping_timeout = duration(timeout);
-        }
-        if let Some(count) = arg(start, "max_agent_ping_timeouts") {
-            config.settings.max_agent_ping_timeouts = count.parse().unwrap();
-        }
-        let master = Master::new(config, (ip, port).into()).unwrap();
+        let master = start_master(start, work_dir.path(), &clock, seed);
         let mut ids = Ids::default();
-        let recorded_master = entries
-            .iter()
-            .find_map(|e| e.pointer("/json/subscribed/master_info/id")?.as_str())
-            .expect("somebody subscribes");
-        ids.master(recorded_master, &master.id());
+        let mut masters: VecDeque<String> = VecDeque::new();
+        for entry in &entries {
+            if let Some(id) = entry
+                .pointer("/json/subscribed/master_info/id")
+                .and_then(Value::as_str)
+                && masters.back().is_none_or(|last| last != id)
+            {
+                masters.push_back(id.to_owned());
+            }
+        }
+        let first = masters.pop_front().expect("somebody subscribes");
+        ids.master(&first, &master.id());
         let deeds = deeds(&entries);
         let frameworks = entries
             .iter()
@@ -186,6 +205,9 @@ impl Player {
         Self {
             entries,
             master,
+            masters,
+            seed,
+            dead: false,
             clock,
             base,
             ids,
@@ -197,7 +219,7 @@ impl Player {
             deeds: deeds.into(),
             frameworks,
             report: Report::default(),
-            _work_dir: work_dir,
+            work_dir,
         }
     }
 
@@ -235,7 +257,11 @@ impl Player {
     /// Time passes, and with it everything that is due.
     fn advance(&mut self, to: Time) {
         loop {
-            let deadline = self.master.next_deadline();
+            let deadline = if self.dead {
+                Time::NEVER
+            } else {
+                self.master.next_deadline()
+            };
             let deed = match self.deeds.front() {
                 Some((t, _)) => self.base + Duration::from_secs_f64(*t),
                 None => Time::NEVER,
@@ -276,7 +302,8 @@ impl Player {
 
     fn perform(&mut self, deed: &Deed) {
         let master = self.master.clone();
-        let (Deed::Report(entry) | Deed::Exit(entry) | Deed::Say(entry)) = deed;
+        let (Deed::Report(entry) | Deed::Exit(entry) | Deed::Say(entry) | Deed::Return(entry)) =
+            deed;
         let framework = self.framework_of(entry["conn"].as_str().unwrap());
         let event = self.ids.translate_json(&entry["json"]);
         match deed {
@@ -293,6 +320,16 @@ impl Player {
                 if let Some(agent) = self.agent_of(&event, "/failure/agent_id") {
                     let executor = failure.executor_id.unwrap().value;
                     agent.executor_exits(&master, &framework, &executor, failure.status.unwrap());
+                }
+            }
+            Deed::Return(_) => {
+                let hostname = event
+                    .pointer("/agent_added/agent/agent_info/hostname")
+                    .unwrap();
+                for agent in self.agents.values_mut() {
+                    if *hostname == agent.subscribe.info.hostname && !agent.connected() {
+                        agent.start(&master);
+                    }
                 }
             }
             Deed::Say(_) => {
@@ -334,6 +371,14 @@ impl Player {
         {
             return;
         }
+        // To a master that is dead nothing was sent.
+        if entry["text"]
+            .as_str()
+            .is_some_and(|t| t.contains("Connection refused"))
+        {
+            self.responses.remove(&conn);
+            return;
+        }
         match dir {
             "request" => self.request(entry, &conn),
             "response-head" => self.head(entry, &conn),
@@ -355,6 +400,21 @@ impl Player {
                 .entry(name.to_owned())
                 .or_insert_with(|| PlayedAgent::new(&args, peer));
             agent.start(&master);
+        } else if text.starts_with("kill master") {
+            self.dead = true;
+            self.connections.clear();
+            for agent in self.agents.values_mut() {
+                agent.cut_off();
+            }
+        } else if text == "start master" {
+            // The first one runs already.
+            if self.agents.is_empty() {
+                return;
+            }
+            self.dead = false;
+            self.master = start_master(entry, self.work_dir.path(), &self.clock, self.seed);
+            let recorded = self.masters.pop_front().expect("somebody subscribes");
+            self.ids.master(&recorded, &self.master.id());
         } else if let Some(rest) = text.strip_prefix("kill agent") {
             let name = rest.split(' ').next().unwrap();
             let agent = self.agents.get_mut(name).unwrap();
@@ -747,10 +807,10 @@ fn deeds(entries: &[Value]) -> Vec<(f64, Deed)> {
                 .unwrap()
                 .to_string();
             let conn = entry["conn"].to_string();
-            if let Some(before) = seen.insert(uuid, conn.clone()) {
-                // Sent again, since nobody acknowledged it. To a new scheduler the agent sends
-                // it without being told here.
-                if before == conn {
+            if let Some((before, last)) = seen.insert(uuid, (conn.clone(), t)) {
+                // Sent again, since nobody acknowledged it for a while. To a new scheduler or
+                // master the agent sends it without being told here.
+                if before == conn && t > last + 5.0 {
                     out.push((t, Deed::Report(entry.clone())));
                 }
             } else {
@@ -766,6 +826,10 @@ fn deeds(entries: &[Value]) -> Vec<(f64, Deed)> {
             out.push((t, Deed::Exit(entry.clone())));
             // The updates that it brings come after it, though their stamps may be older.
             floor = t + 1e-6;
+        } else if entry["dir"] == "event" && entry["json"]["type"] == "AGENT_ADDED" {
+            // What the agent has on it was told a little before. Agents that are there already
+            // take no notice.
+            out.push((t - 0.003, Deed::Return(entry.clone())));
         } else if entry["dir"] == "event"
             && entry["json"]["type"] == "MESSAGE"
             && entry["conn"].as_str().unwrap().starts_with("scheduler")
