@@ -268,7 +268,7 @@ fn a_machine_with_another_node_or_a_foreign_kube_proxy_is_refused_and_a_dead_nod
     ));
     assert!(!error.retryable());
     sh(
-        "ip netns exec m1 nft delete table ip kube-proxy; ip netns exec m1 iptables-nft -t nat -N KUBE-SERVICES",
+        "ip netns exec m1 nft delete table ip kube-proxy; ip netns exec m1 iptables-nft -t nat -N KUBE-SERVICES; ip netns exec m1 iptables-nft -t nat -A PREROUTING -j KUBE-SERVICES",
     );
     let error = set_up(1).unwrap_err();
     assert!(error.to_string().contains("KUBE-SERVICES"), "{error}");

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use executor::cgroup::{self, CgroupSetup};
 use executor::guard::clean;
-use executor::guard::manifest::{Manifest, Owner};
+use executor::guard::manifest::{Leftover, Manifest, Owner};
 use executor::layout::Paths;
 use executor::report::{
     NodeCommand, NodeContext, NodeEvent, PayloadDir, PodObservation, PodPhase, PodRef,
@@ -48,7 +48,7 @@ struct TestNode {
     events: mpsc::Receiver<NodeEvent>,
     seen: Vec<NodeEvent>,
     run: tokio::task::JoinHandle<()>,
-    cgroups: Vec<std::path::PathBuf>,
+    cgroups: Vec<Leftover>,
 }
 
 fn config(plane: &ControlPlane, name: &str, pod_cidr: String) -> NodeConfig {
@@ -203,7 +203,7 @@ impl TestNode {
     }
 
     /// Ends loops and components, as the process half does; pods live on.
-    async fn stop(self) -> Vec<std::path::PathBuf> {
+    async fn stop(self) -> Vec<Leftover> {
         self.context.stop.cancel();
         self.run.await.unwrap();
         self.context.supervisor.stop_all().await;
@@ -211,11 +211,8 @@ impl TestNode {
     }
 }
 
-fn kill_cgroups(dirs: &[std::path::PathBuf]) {
-    use executor::guard::manifest::Leftover;
-    let all: Vec<Leftover> = dirs.iter().cloned().map(Leftover::Cgroup).collect();
-    let remaining = clean::all(&all);
-    assert_eq!(remaining, Vec::<String>::new());
+fn kill_cgroups(cgroups: &[Leftover]) {
+    assert_eq!(clean::all(cgroups), Vec::<String>::new());
 }
 
 fn pod(name: &str, node: &str, command: &str) -> serde_json::Value {

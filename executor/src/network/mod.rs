@@ -46,7 +46,9 @@ const RESYNC: Duration = Duration::from_secs(60);
 /// How long changes of other nodes are gathered.
 const GATHER: Duration = Duration::from_millis(100);
 /// First Linux whose nftables kube-proxy takes.
-const NFTABLES_KERNEL: (u32, u32) = (5, 13);
+const NFTABLES_KERNEL: [u32; 3] = [5, 13, 0];
+/// First `nft` that kube-proxy takes.
+const NFTABLES_TOOL: [u32; 3] = [1, 0, 1];
 
 /// Why there is no pod network.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +71,17 @@ pub enum NetworkError {
     /// The list of what to clean up could not be written.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
+    /// There is no way to make packet filter rules.
+    #[error(
+        "kube-proxy needs nftables (Linux 5.13 or later and `nft` 1.0.1 or later) or `iptables`; this \
+         machine has Linux {kernel}, {nft}, and no `iptables`"
+    )]
+    NoFilter {
+        /// Linux' release.
+        kernel: String,
+        /// What `nft --version` said, or that there is none.
+        nft: String,
+    },
     /// The task that claims the namespace ended.
     #[error("claiming the network namespace: {0}")]
     Claiming(String),
@@ -78,7 +91,9 @@ impl NetworkError {
     /// Whether trying again later may help without anybody doing something.
     pub fn retryable(&self) -> bool {
         match self {
-            Self::Spec(_) | Self::Impossible(_) | Self::Claiming(_) => false,
+            Self::Spec(_) | Self::Impossible(_) | Self::Claiming(_) | Self::NoFilter { .. } => {
+                false
+            }
             Self::Occupied(e) => e.retryable(),
             Self::Command(e) => e.retryable(),
             Self::Sysctl(_) | Self::Manifest(_) => true,
@@ -98,7 +113,7 @@ impl Network {
     /// Claims the network namespace, removes what dead nodes left, and makes links, rules and
     /// settings. What outlives this process is noted in `cleanup` before it is made.
     pub async fn set_up(spec: NetworkSpec, cleanup: &Manifest) -> Result<Self, NetworkError> {
-        let backend = filter_backend(&kernel_release());
+        let backend = choose_backend().await?;
         let holder = Holder {
             cluster: spec.cluster.clone(),
             node: spec.node.clone(),
@@ -125,6 +140,15 @@ impl Network {
             })?;
             if !sweep::has_table("ip", cni::PORTMAP_TABLE).await? {
                 cleanup.add(&ip(cni::PORTMAP_TABLE))?;
+            }
+        }
+        if backend == FilterBackend::Iptables {
+            for rule in rules::kube_proxy_jumps() {
+                cleanup.add(&Leftover::IptablesRule {
+                    program: "iptables".to_owned(),
+                    table: rule.table.to_owned(),
+                    rule: rule.arguments(),
+                })?;
             }
         }
         for link in links {
@@ -344,17 +368,31 @@ fn kernel_release() -> String {
         .unwrap_or_default()
 }
 
-/// kube-proxy's nftables mode refuses Linux before 5.13.
-fn filter_backend(release: &str) -> FilterBackend {
-    let mut numbers = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map(|n| n.parse::<u32>().unwrap_or(0));
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version >= NFTABLES_KERNEL {
-        FilterBackend::Nftables
+/// What can make packet filter rules here, nftables if there is a choice.
+async fn choose_backend() -> Result<FilterBackend, NetworkError> {
+    let kernel = kernel_release();
+    let nft = if command::exists("nft") {
+        let out = command::run("nft", &["--version"], None).await?;
+        String::from_utf8_lossy(&out).trim().to_owned()
     } else {
-        FilterBackend::Iptables
+        "no `nft`".to_owned()
+    };
+    if numbers(&kernel) >= NFTABLES_KERNEL && numbers(&nft) >= NFTABLES_TOOL {
+        Ok(FilterBackend::Nftables)
+    } else if command::exists("iptables") {
+        Ok(FilterBackend::Iptables)
+    } else {
+        Err(NetworkError::NoFilter { kernel, nft })
     }
+}
+
+/// The first three numbers of a version, missing ones as 0.
+fn numbers(text: &str) -> [u32; 3] {
+    let mut all = text
+        .split(|c: char| !c.is_ascii_digit())
+        .filter(|n| !n.is_empty())
+        .map(|n| n.parse().unwrap_or(0));
+    std::array::from_fn(|_| all.next().unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -362,15 +400,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn old_kernels_get_iptables() {
-        for (release, backend) in [
-            ("6.18.44-fc", FilterBackend::Nftables),
-            ("5.13.0-generic", FilterBackend::Nftables),
-            ("5.4.0-150-generic", FilterBackend::Iptables),
-            ("3.10.0-1160.el7.x86_64", FilterBackend::Iptables),
-            ("", FilterBackend::Iptables),
-        ] {
-            assert_eq!(filter_backend(release), backend, "{release}");
-        }
+    fn versions_are_read_out_of_what_programs_say() {
+        assert_eq!(numbers("6.18.44-fc-v445"), [6, 18, 44]);
+        assert_eq!(numbers("5.4.0-150-generic"), [5, 4, 0]);
+        assert_eq!(numbers("nftables v1.0.6 (Lester Gooch #5)"), [1, 0, 6]);
+        assert!(numbers("nftables v0.9.3 (Topsy)") < NFTABLES_TOOL);
+        assert!(numbers("5.13.0-generic") >= NFTABLES_KERNEL);
+        assert!(numbers("no `nft`") < NFTABLES_TOOL);
     }
 }

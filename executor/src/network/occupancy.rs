@@ -160,11 +160,12 @@ fn ask(address: &SocketAddr) -> Option<Holder> {
 /// [`Claim`]: then every table named like one of our nodes' is a dead node's, and so is the
 /// kube-proxy that ran beside it.
 ///
-/// `iptables` are chains of iptables' nat table.
+/// `nat` is the text of iptables' nat table, as `nft` or `iptables -S` list it. Chains without a
+/// jump to them do nothing and belong to nobody.
 pub fn foreign_kube_proxy(
     nft_tables: &[(String, String)],
     links: &[String],
-    iptables: &[String],
+    nat: &str,
 ) -> Result<(), Occupied> {
     let a_dead_node_of_ours = nft_tables.iter().any(|(_, t)| Names::hash_of(t).is_some())
         || links.iter().any(|l| Names::hash_of(l).is_some());
@@ -176,7 +177,8 @@ pub fn foreign_kube_proxy(
             what: format!("nftables table {family} kube-proxy"),
         });
     }
-    if iptables.iter().any(|c| c == "KUBE-SERVICES") {
+    let jumps = ["jump KUBE-SERVICES", "-j KUBE-SERVICES"];
+    if jumps.iter().any(|jump| nat.contains(jump)) {
         return Err(Occupied::KubeProxy {
             what: "iptables chain KUBE-SERVICES".to_owned(),
         });
@@ -234,13 +236,14 @@ mod tests {
     fn a_foreign_kube_proxy_is_told_from_an_earlier_life_of_ours() {
         let table = |f: &str, t: &str| (f.to_owned(), t.to_owned());
         let proxy = table("ip", "kube-proxy");
-        assert!(foreign_kube_proxy(&[], &["eth0".to_owned()], &[]).is_ok());
-        assert!(foreign_kube_proxy(std::slice::from_ref(&proxy), &[], &[]).is_err());
+        assert!(foreign_kube_proxy(&[], &["eth0".to_owned()], "").is_ok());
+        assert!(foreign_kube_proxy(std::slice::from_ref(&proxy), &[], "").is_err());
         let ours = [proxy.clone(), table("ip", "k8s0badcafe")];
-        assert!(foreign_kube_proxy(&ours, &[], &[]).is_ok());
-        assert!(foreign_kube_proxy(&[proxy], &["k8v0badcafe".to_owned()], &[]).is_ok());
-        let chains = ["KUBE-SERVICES".to_owned()];
-        let error = foreign_kube_proxy(&[], &[], &chains).unwrap_err();
+        assert!(foreign_kube_proxy(&ours, &[], "").is_ok());
+        assert!(foreign_kube_proxy(&[proxy], &["k8v0badcafe".to_owned()], "").is_ok());
+        assert!(foreign_kube_proxy(&[], &[], "-N KUBE-SERVICES\n").is_ok());
+        let nat = "-N KUBE-SERVICES\n-A OUTPUT -j KUBE-SERVICES\n";
+        let error = foreign_kube_proxy(&[], &[], nat).unwrap_err();
         assert!(error.to_string().contains("KUBE-SERVICES"));
     }
 }

@@ -84,6 +84,50 @@ pub fn iptables_masquerade(spec: &NetworkSpec) -> Vec<IptablesRule> {
     }]
 }
 
+/// The rules with which kube-proxy's iptables mode reaches its own chains: without them the chains
+/// do nothing, and the next kube-proxy uses them again.
+pub fn kube_proxy_jumps() -> Vec<IptablesRule> {
+    const NEW: &[&str] = &["-m", "conntrack", "--ctstate", "NEW"];
+    const EXTERNAL: &str = "kubernetes externally-visible service portals";
+    const SERVICES: &str = "kubernetes service portals";
+    const FIREWALL: &str = "kubernetes load balancer firewall";
+    const HEALTH: &str = "kubernetes health check service ports";
+    const FORWARD: &str = "kubernetes forwarding rules";
+    const POST: &str = "kubernetes postrouting rules";
+    [
+        ("filter", "INPUT", NEW, EXTERNAL, "KUBE-EXTERNAL-SERVICES"),
+        ("filter", "FORWARD", NEW, EXTERNAL, "KUBE-EXTERNAL-SERVICES"),
+        ("filter", "INPUT", &[], HEALTH, "KUBE-NODEPORTS"),
+        ("filter", "FORWARD", NEW, SERVICES, "KUBE-SERVICES"),
+        ("filter", "OUTPUT", NEW, SERVICES, "KUBE-SERVICES"),
+        ("filter", "FORWARD", &[], FORWARD, "KUBE-FORWARD"),
+        ("filter", "INPUT", NEW, FIREWALL, "KUBE-PROXY-FIREWALL"),
+        ("filter", "OUTPUT", NEW, FIREWALL, "KUBE-PROXY-FIREWALL"),
+        ("filter", "FORWARD", NEW, FIREWALL, "KUBE-PROXY-FIREWALL"),
+        ("nat", "OUTPUT", &[], SERVICES, "KUBE-SERVICES"),
+        ("nat", "PREROUTING", &[], SERVICES, "KUBE-SERVICES"),
+        ("nat", "POSTROUTING", &[], POST, "KUBE-POSTROUTING"),
+    ]
+    .into_iter()
+    .map(|(table, chain, when, comment, target)| {
+        let mut rule = words(when);
+        rule.extend(words(&[
+            "-m",
+            "comment",
+            "--comment",
+            comment,
+            "-j",
+            target,
+        ]));
+        IptablesRule {
+            table,
+            chain,
+            words: rule,
+        }
+    })
+    .collect()
+}
+
 fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|w| (*w).to_owned()).collect()
 }

@@ -13,33 +13,23 @@ use super::{NetworkError, legacy_table, observe};
 /// Refuses a namespace in which a kube-proxy runs that is not ours.
 pub(super) async fn refuse_foreign(backend: FilterBackend) -> Result<(), NetworkError> {
     let mut tables = Vec::new();
-    let mut chains = Vec::new();
+    let mut nat = String::new();
     if backend == FilterBackend::Nftables || command::exists("nft") {
         let listing: NftListing = command::json("nft", &["-j", "list", "tables"]).await?;
         tables = listing.tables();
         if tables.iter().any(|(f, t)| f == "ip" && t == "nat") {
             // iptables-nft.
             let out = command::run("nft", &["list", "table", "ip", "nat"], None).await?;
-            let text = String::from_utf8_lossy(&out);
-            chains.extend(
-                text.lines()
-                    .filter_map(|l| l.trim().strip_prefix("chain ")?.strip_suffix(" {"))
-                    .map(str::to_owned),
-            );
+            nat.push_str(&String::from_utf8_lossy(&out));
         }
     }
     if legacy_table("nat") && command::exists("iptables-legacy") {
         let args = ["-w", "5", "-t", "nat", "-S"];
         let out = command::run("iptables-legacy", &args, None).await?;
-        let text = String::from_utf8_lossy(&out);
-        chains.extend(
-            text.lines()
-                .filter_map(|l| l.strip_prefix("-N "))
-                .map(str::to_owned),
-        );
+        nat.push_str(&String::from_utf8_lossy(&out));
     }
     let links = observe::link_names().await?;
-    occupancy::foreign_kube_proxy(&tables, &links, &chains).map_err(NetworkError::from)
+    occupancy::foreign_kube_proxy(&tables, &links, &nat).map_err(NetworkError::from)
 }
 
 /// Removes links and tables of other nodes, all of them dead.

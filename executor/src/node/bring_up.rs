@@ -9,14 +9,16 @@
 //! ```
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::prepare::{self, Prepared};
+use super::running::Commands;
 use super::{NodeError, kube_proxy};
 use crate::balancer::Balancer;
 use crate::component::{Component, Readiness};
@@ -77,7 +79,10 @@ impl Progress<'_> {
 }
 
 /// Brings the node up. Returns when it is Ready and everything else is up too.
-pub async fn bring_up(context: &NodeContext) -> Result<RunningNode, NodeError> {
+pub async fn bring_up(
+    context: &NodeContext,
+    commands: &mut Commands,
+) -> Result<RunningNode, NodeError> {
     let progress = Progress {
         context,
         started: Instant::now(),
@@ -170,7 +175,18 @@ pub async fn bring_up(context: &NodeContext) -> Result<RunningNode, NodeError> {
         }
     };
     let all = async { tokio::try_join!(runtime, proxy, ready) };
-    if let Err(error) = all.await {
+    // API servers may move meanwhile.
+    let obey = async {
+        commands
+            .obey(&balancer, &kubelet_access, &context.stop)
+            .await;
+        std::future::pending().await
+    };
+    let outcome = tokio::select! {
+        outcome = all => outcome.map(drop),
+        never = obey => never,
+    };
+    if let Err(error) = outcome {
         watches.cancel();
         let _ = watching.await;
         let state = readiness.borrow().clone();
@@ -277,7 +293,7 @@ async fn obtain_certificate(
 }
 
 /// kubelet writes its certificate once it is approved; until then there is nobody to watch as.
-async fn wait_for_certificate(file: &std::path::Path, stop: &CancellationToken) {
+async fn wait_for_certificate(file: &Path, stop: &CancellationToken) {
     while Validity::of_file(file).is_none() {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -313,16 +329,22 @@ fn explain(mut error: NodeError, state: &pods::node::Readiness) -> NodeError {
     error
 }
 
-fn environment(context: &NodeContext) -> Vec<(String, String)> {
+/// The environment of a component that reads that configuration. The configuration's digest is in
+/// it, so that a component that still runs with an older one is started anew.
+fn environment(context: &NodeContext, config: &Path) -> Vec<(String, String)> {
     let bin = context.payload.0.join("bin");
+    // It was written a moment ago; if it is gone now, the component says so itself.
+    let digest = Sha256::digest(fs::read(config).unwrap_or_default());
+    let digest: String = digest.iter().map(|b| format!("{b:02x}")).collect();
     vec![
+        ("K8SM_CONFIG_SHA256".to_owned(), digest),
         ("PATH".to_owned(), format!("{}:{TOOL_PATH}", bin.display())),
         ("HOME".to_owned(), context.paths.root.display().to_string()),
     ]
 }
 
 fn containerd(context: &NodeContext, prepared: &Prepared) -> Component {
-    let mut env = environment(context);
+    let mut env = environment(context, &prepared.files.containerd);
     // The way to registries may lead through a proxy, which the operator gave to the agent.
     for name in ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"] {
         for name in [name.to_owned(), name.to_lowercase()] {
@@ -356,7 +378,7 @@ fn kubelet(context: &NodeContext, prepared: &Prepared) -> Component {
             &files.bootstrap_kubeconfig,
             &context.paths.pki(),
         ),
-        env: environment(context),
+        env: environment(context, &files.kubelet),
         cwd: context.paths.root.clone(),
         readiness: Readiness::Running,
         start_deadline: KUBELET_DEADLINE,
@@ -369,7 +391,7 @@ fn kube_proxy_component(context: &NodeContext, prepared: &Prepared) -> Component
         name: "kube-proxy".to_owned(),
         program: context.payload.bin("kube-proxy"),
         args: kube_proxy::arguments(&context.config, &prepared.files.kube_proxy),
-        env: environment(context),
+        env: environment(context, &prepared.files.kube_proxy),
         cwd: context.paths.root.clone(),
         readiness: Readiness::Http {
             port: context.config.ports.proxy_metrics,

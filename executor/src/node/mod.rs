@@ -45,9 +45,10 @@ impl NodeError {
 /// process under running pods: what runs already is taken over.
 pub async fn run(context: NodeContext, commands: mpsc::Receiver<NodeCommand>) {
     let stop = context.stop.clone();
+    let mut commands = running::Commands::new(commands);
     let up = tokio::select! {
         () = stop.cancelled() => return,
-        up = bring_up::bring_up(&context) => up,
+        up = bring_up::bring_up(&context, &mut commands) => up,
     };
     match up {
         Ok(node) => running::run(&context, node, commands).await,

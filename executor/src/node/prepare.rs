@@ -156,12 +156,18 @@ fn write_containerd(
     let of = |e: &dyn std::fmt::Display| NodeError::of("containerd", e);
     let paths = &context.paths;
     let registries = paths.config().join("certs.d");
-    // Mirrors that were taken away must go.
-    if registries.exists() {
-        fs::remove_dir_all(&registries)
-            .map_err(|e| of(&format!("emptying {}: {e}", registries.display())))?;
-    }
     let hosts = registry_hosts(&context.config.options.registry_mirrors).map_err(|e| of(&e))?;
+    // Mirrors that were taken away must go.
+    for entry in fs::read_dir(&registries).into_iter().flatten().flatten() {
+        if !hosts
+            .iter()
+            .any(|(host, _)| entry.file_name() == host.as_str())
+        {
+            let dir = entry.path();
+            fs::remove_dir_all(&dir)
+                .map_err(|e| of(&format!("removing {}: {e}", dir.display())))?;
+        }
+    }
     for (host, text) in hosts {
         let dir = registries.join(host);
         fs::create_dir_all(&dir).map_err(|e| of(&format!("making {}: {e}", dir.display())))?;

@@ -22,7 +22,7 @@ const MAX_DELETIONS: usize = 1024;
 const MAX_DELETE_PAUSE: Duration = Duration::from_secs(10);
 
 /// Runs the node until `context.stop`.
-pub async fn run(context: &NodeContext, node: RunningNode, commands: mpsc::Receiver<NodeCommand>) {
+pub async fn run(context: &NodeContext, node: RunningNode, mut commands: Commands) {
     let stop = &context.stop;
     let proxy_access = node.proxy_certificate.access();
     let (nodes_tx, nodes_rx) = watch::channel(None);
@@ -60,7 +60,7 @@ pub async fn run(context: &NodeContext, node: RunningNode, commands: mpsc::Recei
             stop,
             |message| report("containerd", "ImagesOverBudget", message, true),
         ),
-        obey(commands, &node.balancer, &node.kubelet_access, stop),
+        commands.obey(&node.balancer, &node.kubelet_access, stop),
     );
     node.watches.cancel();
 }
@@ -90,37 +90,64 @@ async fn readiness(
     }
 }
 
-/// Carries the core's commands out.
-async fn obey(
-    mut commands: mpsc::Receiver<NodeCommand>,
-    balancer: &crate::balancer::Balancer,
-    access: &ApiAccess,
-    stop: &CancellationToken,
-) {
-    let mut deletions: HashMap<String, (Option<Duration>, CancellationToken)> = HashMap::new();
-    loop {
-        let command = tokio::select! {
-            () = stop.cancelled() => return,
-            command = commands.recv() => command,
-        };
-        match command {
-            None => return,
-            Some(NodeCommand::ApiServers(servers)) => balancer.update(&servers),
-            Some(NodeCommand::DeletePod { pod, grace }) => {
-                deletions.retain(|_, (_, done)| !done.is_cancelled());
-                match deletions.get(&pod.uid) {
-                    // The same again: it is under way.
-                    Some((under_way, _)) if *under_way == grace => continue,
-                    // Another grace: the later word counts.
-                    Some((_, earlier)) => earlier.cancel(),
-                    None if deletions.len() >= MAX_DELETIONS => continue,
-                    None => {}
+/// The core's commands, and what is under way for them.
+pub struct Commands {
+    queue: mpsc::Receiver<NodeCommand>,
+    deletions: HashMap<String, (Option<Duration>, CancellationToken)>,
+}
+
+impl Commands {
+    /// Commands from that queue.
+    pub fn new(queue: mpsc::Receiver<NodeCommand>) -> Self {
+        Self {
+            queue,
+            deletions: HashMap::new(),
+        }
+    }
+
+    /// Carries commands out until `stop`, or until no more can come. May be dropped and called
+    /// again at any time: no command is lost, and deletions go on meanwhile.
+    pub async fn obey(
+        &mut self,
+        balancer: &crate::balancer::Balancer,
+        access: &ApiAccess,
+        stop: &CancellationToken,
+    ) {
+        loop {
+            let command = tokio::select! {
+                () = stop.cancelled() => return,
+                command = self.queue.recv() => command,
+            };
+            match command {
+                None => return,
+                Some(NodeCommand::ApiServers(servers)) => balancer.update(&servers),
+                Some(NodeCommand::DeletePod { pod, grace }) => {
+                    self.delete(pod, grace, access, stop);
                 }
-                let done = stop.child_token();
-                deletions.insert(pod.uid.clone(), (grace, done.clone()));
-                tokio::spawn(delete_until_taken(access.clone(), pod, grace, done));
             }
         }
+    }
+
+    fn delete(
+        &mut self,
+        pod: PodRef,
+        grace: Option<Duration>,
+        access: &ApiAccess,
+        stop: &CancellationToken,
+    ) {
+        self.deletions.retain(|_, (_, done)| !done.is_cancelled());
+        match self.deletions.get(&pod.uid) {
+            // The same again: it is under way.
+            Some((under_way, _)) if *under_way == grace => return,
+            // Another grace: the later word counts.
+            Some((_, earlier)) => earlier.cancel(),
+            None if self.deletions.len() >= MAX_DELETIONS => return,
+            None => {}
+        }
+        let done = stop.child_token();
+        self.deletions
+            .insert(pod.uid.clone(), (grace, done.clone()));
+        tokio::spawn(delete_until_taken(access.clone(), pod, grace, done));
     }
 }
 
