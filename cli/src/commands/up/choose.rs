@@ -1,0 +1,214 @@
+//! Settings for a run of `k8sm up`: those that the instance has, with what the arguments change,
+//! or new ones.
+
+use std::path::{Path, PathBuf};
+
+use super::check_machine;
+use crate::args::Up;
+use crate::catalog;
+use crate::error::Error;
+use crate::instance::{self, Mesos, Paths, PortChooser, Settings};
+use crate::preflight::facts;
+use crate::progress::Progress;
+use crate::upstream;
+
+/// The framework's preferred HTTP port.
+const FRAMEWORK_PORT: u16 = 10640;
+/// Mesos agents' default port.
+const AGENT_PORT: u16 = 5051;
+
+/// Settings for this run: those that the instance has, with what the arguments change, or new
+/// ones.
+pub(super) fn choose(
+    paths: &Paths,
+    args: &Up,
+    previous: Option<&Settings>,
+    progress: &Progress,
+) -> Result<Settings, Error> {
+    let address = args.address.or_else(facts::own_address);
+    let mut settings = match previous {
+        Some(previous) => previous.clone(),
+        None => fresh(args)?,
+    };
+    settings.mesos = mesos(paths, args, previous)?;
+    if !args.images.is_empty() {
+        settings.images = args
+            .images
+            .iter()
+            .map(|path| absolute(path))
+            .collect::<Result<_, _>>()?;
+    }
+    if !args.registry_mirrors.is_empty() {
+        settings.registry_mirrors.clone_from(&args.registry_mirrors);
+    }
+    if let Some(address) = address {
+        settings.address = address;
+    }
+    if previous.is_none() {
+        check_ranges(&settings)?;
+    }
+    let mut checked = settings.clone();
+    if address.is_none() {
+        checked.address = std::net::Ipv4Addr::LOCALHOST.into();
+    }
+    check_machine(paths, &checked, previous.is_some(), progress)?;
+    // Only now: building takes minutes.
+    settings.programs = match &args.programs_dir {
+        Some(dir) => absolute(dir)?,
+        None => catalog::own_dir()?,
+    };
+    settings.upstream = match (&args.upstream_dir, previous) {
+        (Some(dir), _) => absolute(dir)?,
+        // What it was made with, while that is there.
+        (None, Some(previous)) if previous.upstream.join("kubelet").is_file() => {
+            previous.upstream.clone()
+        }
+        (None, _) => {
+            let wanted = upstream::build::select(upstream::Set::Cluster, &[])?;
+            upstream::build(&upstream::Cache::new(None), &wanted)?.bin
+        }
+    };
+    if !args.framework_args.is_empty() {
+        settings.framework_args.clone_from(&args.framework_args);
+    }
+    Ok(settings)
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Error> {
+    std::path::absolute(path).map_err(Error::io(format!("find {}", path.display())))
+}
+
+/// Settings of an instance that does not exist yet.
+fn fresh(args: &Up) -> Result<Settings, Error> {
+    let mut chooser = PortChooser::default();
+    // Where the user named one it is taken or refused, never replaced.
+    let mut chosen = |port: u16, near: u16, what| -> Result<u16, Error> {
+        if port == 0 {
+            return Ok(chooser.near(near, what)?);
+        }
+        chooser.reserve(port);
+        Ok(port)
+    };
+    let api = chosen(args.api_port, instance::DEFAULT_API_PORT, "the API server")?;
+    let ports = chooser.control_plane(api)?;
+    let framework_port = chooser.near(FRAMEWORK_PORT, "the framework")?;
+    let variable = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<u32>().ok())
+    };
+    Ok(Settings {
+        version: Settings::current_version(),
+        id: uuid::Uuid::new_v4().to_string(),
+        name: args.name.clone(),
+        address: std::net::Ipv4Addr::LOCALHOST.into(),
+        ports,
+        framework_port,
+        mesos: Mesos::Existing { url: String::new() },
+        pod_cidr: args.pod_cidr.clone(),
+        service_cidr: args.service_cidr.clone(),
+        images: Vec::new(),
+        framework_args: Vec::new(),
+        registry_mirrors: Vec::new(),
+        programs: Default::default(),
+        upstream: Default::default(),
+        // Whoever called sudo.
+        owner: (
+            variable("SUDO_UID").unwrap_or(0),
+            variable("SUDO_GID").unwrap_or(0),
+        ),
+    })
+}
+
+/// Which Mesos: as the arguments say, else as the instance has it.
+fn mesos(paths: &Paths, args: &Up, previous: Option<&Settings>) -> Result<Mesos, Error> {
+    let had = previous.map(|p| &p.mesos);
+    if let Some(url) = &args.mesos {
+        if matches!(had, Some(Mesos::Own { .. })) {
+            return Err(Error::Usage(
+                "this cluster has a Mesos of its own, and its nodes live there: `k8sm down` first"
+                    .to_owned(),
+            ));
+        }
+        return Ok(Mesos::Existing { url: url.clone() });
+    }
+    match had {
+        Some(Mesos::Existing { url }) => {
+            if args.agents.is_some() {
+                return Err(Error::Usage(format!(
+                    "this cluster uses the Mesos at {url}, which has agents of its own: `k8sm down` first"
+                )));
+            }
+            Ok(Mesos::Existing { url: url.clone() })
+        }
+        Some(Mesos::Own {
+            agents,
+            master_port,
+            agent_port,
+            subnet,
+            resources,
+        }) => {
+            let wanted = args.agents.unwrap_or(*agents);
+            if (wanted == 1) != (*agents == 1) {
+                return Err(Error::Usage(format!(
+                    "this cluster has {agents} agent(s); one shares the machine's network and several do not, so changing to {wanted} needs `k8sm down` first"
+                )));
+            }
+            if wanted < *agents {
+                return Err(Error::Usage(format!(
+                    "this cluster has {agents} agents; taking some away needs `k8sm down` first"
+                )));
+            }
+            Ok(Mesos::Own {
+                agents: wanted,
+                master_port: *master_port,
+                agent_port: *agent_port,
+                subnet: subnet.clone(),
+                resources: args.resources.clone().or_else(|| resources.clone()),
+            })
+        }
+        None => {
+            let mut chooser = PortChooser::default();
+            let master_port = match args.mesos_port {
+                0 => chooser.near(instance::DEFAULT_MESOS_PORT, "the Mesos master")?,
+                port => {
+                    chooser.reserve(port);
+                    port
+                }
+            };
+            let agents = args.agents.unwrap_or(1);
+            let subnet = if agents > 1 {
+                let seed = u32::from_str_radix(paths.short(), 16).unwrap_or(0);
+                let subnet = devcluster::netns::free_subnet(seed)
+                    .map_err(|e| Error::Mesos(crate::error::chain(&e)))?;
+                Some(subnet.to_string())
+            } else {
+                None
+            };
+            Ok(Mesos::Own {
+                agents,
+                subnet,
+                master_port,
+                agent_port: chooser.near(AGENT_PORT, "the Mesos agent")?,
+                resources: args.resources.clone(),
+            })
+        }
+    }
+}
+
+fn check_ranges(settings: &Settings) -> Result<(), Error> {
+    let usage = |text: String| Error::Usage(text);
+    let (pods, services) = settings.cidrs().map_err(|e| usage(e.to_string()))?;
+    if pods.overlaps(services) {
+        return Err(usage(format!(
+            "the ranges of pods, {pods}, and of services, {services}, overlap"
+        )));
+    }
+    // Each node gets 256 addresses; the service range holds the DNS service's tenth address.
+    if pods.prefix() > 24 || services.prefix() > 28 {
+        return Err(usage(format!(
+            "the ranges are too small: {pods} must hold a /24 per node, {services} at least 16 addresses"
+        )));
+    }
+    Ok(())
+}
