@@ -65,6 +65,13 @@ pub struct Cluster {
     pub framework: Client,
 }
 
+/// A kubeconfig and the files that it names.
+pub struct UserFiles {
+    pub kubeconfig: PathBuf,
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
 /// A cluster, or `None` (and a word why) where there are no upstream binaries.
 pub async fn start() -> Option<Cluster> {
     let Some(binaries) = std::env::var_os("K8SM_UPSTREAM_BIN").map(PathBuf::from) else {
@@ -235,6 +242,32 @@ impl Cluster {
             pair,
         )
         .await
+    }
+
+    /// A certificate for a user.
+    pub fn issue(&self, user: &str) -> Pair {
+        self.authority.issue(user, None)
+    }
+
+    /// A kubeconfig that names a user's certificate and key as files.
+    pub fn user_files(&self, name: &str, user: &str) -> UserFiles {
+        self.authority.issue_files(name, user);
+        let path = self.directory.path();
+        let files = UserFiles {
+            kubeconfig: path.join(format!("{name}.kubeconfig")),
+            certificate: path.join(format!("{name}.crt")),
+            key: path.join(format!("{name}.key")),
+        };
+        let kubeconfig = Kubeconfig {
+            cluster: "test".to_owned(),
+            server: self.server.clone(),
+            authority: Source::File(path.join("ca.crt")),
+            user: name.to_owned(),
+            certificate: Source::File(files.certificate.clone()),
+            key: Source::File(files.key.clone()),
+        };
+        std::fs::write(&files.kubeconfig, kubeconfig.render()).unwrap();
+        files
     }
 
     /// A client with a bearer token.

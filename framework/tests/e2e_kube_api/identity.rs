@@ -1,9 +1,12 @@
-//! The framework id and the election.
+//! The framework id, the election, and the framework's credentials.
 
 use std::time::Duration;
 
+use framework::kube::client::following;
 use framework::kube::framework_id::{Replaced, Stored, load_or_store, replace};
 use framework::kube::lease::{Leadership, Timing, campaign};
+use kube::Client;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -96,11 +99,41 @@ async fn one_instance_leads_and_a_successor_need_not_wait_for_one_that_ends(clus
     }
 }
 
+async fn renewed_credentials_are_picked_up_from_their_files(cluster: &Cluster) {
+    let files = cluster.user_files("renewed", "before");
+    let client = following(&files.kubeconfig, None, Duration::ZERO)
+        .await
+        .unwrap();
+    assert_eq!(user_of(&client).await, "before");
+
+    // A certificate without its key: the old ones stay in use.
+    let after = cluster.issue("after");
+    std::fs::write(&files.certificate, &after.certificate).unwrap();
+    assert_eq!(user_of(&client).await, "before");
+
+    std::fs::write(&files.key, &after.key).unwrap();
+    assert_eq!(user_of(&client).await, "after");
+}
+
+async fn user_of(client: &Client) -> String {
+    let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
+    let request = http::Request::post("/apis/authentication.k8s.io/v1/selfsubjectreviews")
+        .header("content-type", "application/json")
+        .body(serde_json::to_vec(&review).unwrap())
+        .unwrap();
+    let answer: Value = client.request(request).await.unwrap();
+    answer["status"]["userInfo"]["username"]
+        .as_str()
+        .unwrap()
+        .to_owned()
+}
+
 #[tokio::test]
-async fn the_framework_has_one_id_and_one_leader() {
+async fn the_framework_has_one_id_one_leader_and_current_credentials() {
     let Some(cluster) = cluster::start().await else {
         return;
     };
     all_instances_get_the_same_framework_id_and_only_the_expected_one_is_replaced(&cluster).await;
     one_instance_leads_and_a_successor_need_not_wait_for_one_that_ends(&cluster).await;
+    renewed_credentials_are_picked_up_from_their_files(&cluster).await;
 }
