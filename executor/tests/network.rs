@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use executor::guard::manifest::{Manifest, Owner};
 use executor::layout::short_hash;
+use executor::network::cni::FilterBackend;
 use executor::network::occupancy::Occupied;
 use executor::network::plan::Peer;
 use executor::network::spec::{Names, NetworkSpec};
@@ -142,7 +143,13 @@ fn run(n: u8, dir: &Path) -> Running {
     let (up, is_up) = std::sync::mpsc::channel();
     let thread = within(&format!("m{n}"), move || {
         block_on(async {
-            let network = Network::set_up(spec(n), &cleanup).await.unwrap();
+            // The second machine is one that is too old for nftables.
+            let network = if n == 2 {
+                Network::set_up_with(spec(n), FilterBackend::Iptables, &cleanup).await
+            } else {
+                Network::set_up(spec(n), &cleanup).await
+            };
+            let network = network.unwrap();
             assert_eq!(network.mtu(), 1450);
             up.send(()).unwrap();
             let troubles = |trouble| println!("machine {n}: {trouble:?}");
@@ -190,9 +197,11 @@ fn pods_reach_each_other_with_their_own_addresses_and_the_outside_with_the_nodes
     let dir = tempfile::tempdir().unwrap();
     machines(3);
     // Docker's policy, in both halves of the kernel's packet filter.
-    sh(
-        "ip netns exec m1 iptables-nft -P FORWARD DROP; ip netns exec m2 iptables-legacy -P FORWARD DROP",
-    );
+    // The last two make iptables' own empty tables, which it never removes.
+    sh("ip netns exec m1 iptables-nft -P FORWARD DROP
+        ip netns exec m2 iptables-legacy -P FORWARD DROP
+        ip netns exec m2 iptables-nft -P FORWARD ACCEPT
+        ip netns exec m2 iptables-nft -t nat -P POSTROUTING ACCEPT");
     let before: Vec<String> = (1..=3).map(state).collect();
 
     let running: Vec<Running> = (1..=3).map(|n| run(n, dir.path())).collect();

@@ -114,6 +114,15 @@ impl Network {
     /// settings. What outlives this process is noted in `cleanup` before it is made.
     pub async fn set_up(spec: NetworkSpec, cleanup: &Manifest) -> Result<Self, NetworkError> {
         let backend = choose_backend().await?;
+        Self::set_up_with(spec, backend, cleanup).await
+    }
+
+    /// The same with packet filter rules of that kind.
+    pub async fn set_up_with(
+        spec: NetworkSpec,
+        backend: FilterBackend,
+        cleanup: &Manifest,
+    ) -> Result<Self, NetworkError> {
         let holder = Holder {
             cluster: spec.cluster.clone(),
             node: spec.node.clone(),
@@ -274,22 +283,24 @@ impl Network {
 
     /// Accepts where somebody else drops.
     async fn accept(&self, cleanup: &Manifest) -> Result<(), NetworkError> {
-        let program = match self.backend {
+        let mut programs = Vec::new();
+        match self.backend {
             FilterBackend::Nftables => {
                 let chains: NftListing = command::json("nft", &["-j", "list", "chains"]).await?;
                 for chain in chains.dropping_chains() {
                     self.accept_in(&chain, cleanup).await?;
                 }
-                // Docker may still speak to the older half of the kernel.
-                if !legacy_table("filter") || !command::exists("iptables-legacy") {
-                    return Ok(());
-                }
-                "iptables-legacy"
             }
-            FilterBackend::Iptables => "iptables",
-        };
-        for rule in rules::iptables_accepts(&self.spec) {
-            ensure_iptables(program, &rule, cleanup).await?;
+            FilterBackend::Iptables => programs.push("iptables"),
+        }
+        // Docker may still speak to the older half of the kernel.
+        if legacy_table("filter") && command::exists("iptables-legacy") {
+            programs.push("iptables-legacy");
+        }
+        for program in programs {
+            for rule in rules::iptables_accepts(&self.spec) {
+                ensure_iptables(program, &rule, cleanup).await?;
+            }
         }
         Ok(())
     }
