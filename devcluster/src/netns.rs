@@ -312,8 +312,20 @@ fn routes(table: &str) -> Vec<Subnet> {
         .collect()
 }
 
+/// The links of this process' network namespace. Not from `/sys/class/net`, which shows the
+/// namespace that mounted it.
+pub fn links() -> Vec<String> {
+    // Two lines of headings, then `  name: counters`.
+    std::fs::read_to_string("/proc/self/net/dev")
+        .unwrap_or_default()
+        .lines()
+        .skip(2)
+        .filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned()))
+        .collect()
+}
+
 fn link_exists(name: &str) -> bool {
-    Path::new("/sys/class/net").join(name).exists()
+    links().iter().any(|link| link == name)
 }
 
 fn ip(arguments: &[&str]) -> Result<(), NetnsError> {

@@ -8,9 +8,6 @@ use sha2::{Digest, Sha256};
 use super::leftovers::{self, Leftover};
 use crate::instance::Paths;
 
-/// Where the kernel lists links.
-const LINKS: &str = "/sys/class/net";
-
 /// Removes them. Returns what would not go.
 pub fn remove(paths: &Paths) -> Vec<String> {
     let mut left = Vec::new();
@@ -22,10 +19,10 @@ pub fn remove(paths: &Paths) -> Vec<String> {
     left.extend(remove_noted(&leftovers::noted(&paths.node_data())));
     let nodes = nodes(&paths.node_data());
     let hashes: Vec<String> = nodes.iter().map(|n| short_hash(n)).collect();
-    for name in names(Path::new(LINKS)) {
+    for name in devcluster::netns::links() {
         let ours = hashes.iter().any(|h| name.contains(h.as_str()));
         // A link may have gone with its peer meanwhile.
-        if ours && Path::new(LINKS).join(&name).exists() {
+        if ours && is_link(&name) {
             left.extend(run("ip", &["link", "del", "dev", &name]));
         }
     }
@@ -41,15 +38,17 @@ pub fn remove(paths: &Paths) -> Vec<String> {
     left
 }
 
+fn is_link(name: &str) -> bool {
+    devcluster::netns::links().iter().any(|link| link == name)
+}
+
 /// What executors have noted, as far as it is still there.
 fn remove_noted(noted: &[Leftover]) -> Vec<String> {
     let tables = tables();
     noted
         .iter()
         .filter_map(|leftover| match leftover {
-            Leftover::Link(name) => Path::new(LINKS)
-                .join(name)
-                .exists()
+            Leftover::Link(name) => is_link(name)
                 .then(|| run("ip", &["link", "del", "dev", name]))
                 .flatten(),
             Leftover::Table { family, name } => tables

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{NAMES, NetnsError, io_error, ip, run};
+use super::{NAMES, NetnsError, io_error, ip, link_exists, run};
 use crate::agent::container;
 
 /// How long processes in a namespace may take to die.
@@ -25,17 +25,17 @@ pub fn sweep(prefix: &str) -> Result<(), NetnsError> {
         note(kill_inside(&Path::new(NAMES).join(&name)));
         note(ip(&["netns", "delete", &name]));
     }
-    let links = Path::new("/sys/class/net");
-    for name in named(links, prefix, 'h') {
+    let ours = |name: &String| is_numbered(name, prefix, 'h');
+    for name in super::links().into_iter().filter(ours) {
         // Its other end may just be going with its namespace.
         if let Err(error) = ip(&["link", "delete", &name])
-            && links.join(&name).exists()
+            && link_exists(&name)
         {
             note(Err(error));
         }
     }
     let bridge = format!("{prefix}br");
-    if links.join(&bridge).exists() {
+    if link_exists(&bridge) {
         note(ip(&["link", "delete", &bridge]));
     }
     let tables = run("nft", "nftables", &["list", "tables"]);
