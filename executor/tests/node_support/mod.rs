@@ -1,6 +1,6 @@
 //! What tests of a whole node need: isolation, a control plane, a payload.
 //!
-//! The programs are upstream's, found in the directory that `K8SM_TEST_BIN` names (`k8sm upstream
+//! The programs are upstream's, found in the directory that `K8SM_UPSTREAM_BIN` names (`k8sm upstream
 //! build` fills one). Without it, or without root, a test says so and passes.
 
 #![allow(dead_code, missing_docs)] // Each test binary uses a part of it.
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 pub const ADDRESS: &str = "192.0.2.1";
 
 const ISOLATED: &str = "K8SM_TEST_ISOLATED";
-const BIN: &str = "K8SM_TEST_BIN";
+const BIN: &str = "K8SM_UPSTREAM_BIN";
 
 /// Runs the test of that name again in namespaces of its own (mounts, network, processes), so that
 /// links, rules, mounts and processes end with it. Whether the caller is that second run; in the
