@@ -16,6 +16,7 @@ mod event;
 mod frameworks;
 mod launch;
 pub(crate) mod legacy;
+mod loss;
 mod offers;
 mod operator;
 mod registry;

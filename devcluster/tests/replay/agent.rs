@@ -265,10 +265,8 @@ impl PlayedAgent {
                 if head.as_ref() != Some(&acknowledge.uuid) {
                     return;
                 }
-                if let Some(acknowledged) = queue.pop_front() {
-                    if is_terminal(acknowledged.state) {
-                        self.tasks.remove(&key);
-                    }
+                if queue.pop_front().is_some_and(|s| is_terminal(s.state)) {
+                    self.tasks.remove(&key);
                 }
                 self.send_head(master, &key);
             }

@@ -9,6 +9,7 @@
 mod agent;
 mod compare;
 mod player;
+mod recording;
 
 use player::Player;
 
