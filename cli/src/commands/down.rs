@@ -102,7 +102,7 @@ fn end_pods(
         .unwrap_or_default();
     spec.processes.retain(|p| p.name != processes::FRAMEWORK);
     spec.generation += 1;
-    supervisor.apply(&spec)?;
+    supervisor.apply(&spec, &settings.id)?;
     let begun = Instant::now();
     while runs(processes::FRAMEWORK) && begun.elapsed() < FRAMEWORK_PATIENCE {
         std::thread::sleep(Duration::from_millis(20));

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::machine::{Report, Stage};
 use super::spec::Spec;
 use crate::instance::Paths;
-use crate::procfs::ProcessId;
+use crate::procfs::{INSTANCE_VARIABLE, ProcessId};
 
 /// What the supervisor last wrote about its processes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,7 +99,7 @@ impl<'a> Supervisor<'a> {
     }
 
     /// Gives it a specification, and starts it when it does not run.
-    pub fn apply(&self, spec: &Spec) -> Result<(), Error> {
+    pub fn apply(&self, spec: &Spec, instance: &str) -> Result<(), Error> {
         spec.write(&self.paths.spec())?;
         if let Some(process) = self.process() {
             let reloaded = process
@@ -112,10 +112,10 @@ impl<'a> Supervisor<'a> {
                 return Ok(());
             }
         }
-        self.start()
+        self.start(instance)
     }
 
-    fn start(&self) -> Result<(), Error> {
+    fn start(&self, instance: &str) -> Result<(), Error> {
         const PATIENCE: Duration = Duration::from_secs(10);
         let system = |source| Error::System {
             action: "start",
@@ -133,6 +133,8 @@ impl<'a> Supervisor<'a> {
             .arg(self.paths.state())
             .arg("--run-root")
             .arg(self.paths.run_root())
+            // Found by it when its record is lost.
+            .env(INSTANCE_VARIABLE, instance)
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(log.try_clone().map_err(system)?)

@@ -233,7 +233,12 @@ pub const COMPONENTS: &[Component] = &[
     ),
     kubernetes("kubelet", "k8s.io/kubernetes/cmd/kubelet", 32),
     kubernetes("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy", 13),
-    kubernetes("kubectl", "k8s.io/kubernetes/cmd/kubectl", 29),
+    {
+        let mut kubectl = kubernetes("kubectl", "k8s.io/kubernetes/cmd/kubectl", 29);
+        // It alone has a verb for that, and asks a server too unless told.
+        kubectl.version_args = Some(&["version", "--client"]);
+        kubectl
+    },
     component(
         "coredns",
         COREDNS,

@@ -153,7 +153,7 @@ fn bring_up(
     let framework = |p: &&crate::supervise::ProcessSpec| p.name == processes::FRAMEWORK;
     spec.processes
         .extend(before.processes.iter().find(framework).cloned());
-    supervisor.apply(&spec)?;
+    supervisor.apply(&spec, &settings.id)?;
 
     // While the control plane starts.
     let (built, api_ready) = std::thread::scope(|scope| {
@@ -188,7 +188,7 @@ fn bring_up(
     spec.processes.retain(|p| p.name != processes::FRAMEWORK);
     spec.processes.push(framework);
     spec.generation += 1;
-    supervisor.apply(&spec)?;
+    supervisor.apply(&spec, &settings.id)?;
     for process in &spec.processes {
         if process.name == processes::MASTER || process.name.starts_with("mesos-agent") {
             wait_ready(
