@@ -21,6 +21,7 @@ pub mod component;
 pub mod containerd;
 pub mod core;
 pub mod credentials;
+pub mod cri;
 pub mod guard;
 pub mod kubelet;
 pub mod layout;

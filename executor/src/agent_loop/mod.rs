@@ -1,7 +1,6 @@
 //! Connects the state machine ([`crate::core`]) to the Mesos agent, to the node half and to the
 //! machine: a loop that turns what happens into events and carries out effects.
 
-mod containers;
 mod replace;
 mod runtime;
 pub mod startup;

@@ -10,8 +10,9 @@ use seam::node::NodeConfig;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Internal, Loop, containers};
+use super::{Internal, Loop};
 use crate::cgroup::{self, CgroupSetup};
+use crate::cri;
 use crate::guard::manifest::{Leftover, Manifest, Owner, beside};
 use crate::guard::{self, GuardError};
 use crate::layout::{NodePaths, Paths};
@@ -302,7 +303,7 @@ impl Loop {
 impl Runtime {
     async fn stop(self, grace: Duration, give_up: bool) {
         self.supervisor.stop("kubelet").await;
-        containers::end(&self.cgroups, &self.paths.containerd_state(), grace).await;
+        cri::end_all(&self.paths.containerd_socket(), grace).await;
         self.stop.cancel();
         self.supervisor.stop_all().await;
         if give_up && let Err(error) = self.manifest.add(&Leftover::Dir(self.paths.root.clone())) {
