@@ -116,6 +116,25 @@ fn nothing_is_lost_or_doubled_whatever_fails() {
     }
 }
 
+#[test]
+fn a_seed_decides_everything() {
+    let run = |seed| {
+        let mut sim = Simulation::new(
+            seed,
+            4,
+            size(4, 8192),
+            CoreConfig::default(),
+            Faults::hell(),
+        );
+        sim.digest = true;
+        sim.api.add_replicas(12, pod("500m", "256Mi"));
+        sim.run(minutes(5));
+        (sim.heard, sim.sent, sim.mesos.launched, sim.api.bindings)
+    };
+    assert_eq!(run(3), run(3));
+    assert_ne!(run(3), run(4));
+}
+
 /// The figures of the README: `cargo test --release -p framework --test sim -- --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement, of use in a release build only"]

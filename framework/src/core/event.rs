@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use seam::message::ToFramework;
 
-use super::ids::{AgentId, ExecutorId, NodeName, OfferId, PodUid, Role, TaskId};
+use super::ids::{AgentId, ExecutorId, NodeName, OfferId, PodUid, Role, TaskId, Time};
 use super::node::{AgentReport, NodeNote, NodeView, Token};
 use super::offer::Offer;
 use super::pod::PodView;
@@ -262,6 +262,13 @@ pub enum Effect {
         /// Its agent.
         agent: AgentId,
     },
+    /// Tell the executor of a node that has become Ready what may have changed since it was launched.
+    Greet {
+        /// The executor.
+        executor: ExecutorId,
+        /// Its agent.
+        agent: AgentId,
+    },
     /// ACKNOWLEDGE.
     Acknowledge {
         /// The task.
@@ -324,6 +331,8 @@ pub enum Effect {
         node: NodeName,
         /// The task.
         task: TaskId,
+        /// When the pod was created.
+        created: Time,
     },
     /// Write a new task's id on a pod that is bound already.
     Annotate {

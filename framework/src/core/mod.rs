@@ -8,18 +8,22 @@
 //! |---|---|
 //! | [`offer`], [`pool`] | what is offered, what a task takes of it |
 //! | [`pod`], `pods` | the scheduling queue; pods that are bound already |
-//! | [`node`], `nodes` | a node's life |
+//! | [`node`], `nodes`, `life`, `upkeep` | a node's object, life, timeouts |
+//! | `agents`, `market` | what is known of agents; which offers are wanted, held, given back |
 //! | [`task`], `updates` | the task ledger, status updates, Binding, KILL |
-//! | `place` | which node or agent a pod goes to |
-//! | `schedule` | the scheduling pass: launches, `nodes.min`, offers that go back |
+//! | `place`, `plan`, `schedule` | where a pod goes; room set aside; the scheduling pass |
 //! | `reconcile` | explicit and implicit reconciliation |
 
+mod agents;
 pub mod event;
 pub mod ids;
+mod life;
+mod market;
 pub mod node;
 mod nodes;
 pub mod offer;
 mod place;
+mod plan;
 pub mod pod;
 mod pods;
 pub mod pool;
@@ -29,9 +33,10 @@ pub mod summary;
 pub mod task;
 mod timers;
 mod updates;
+mod upkeep;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -120,16 +125,18 @@ pub struct State {
 
     agents: BTreeMap<AgentId, Agent>,
     nodes: BTreeMap<NodeName, Node>,
-    node_of: HashMap<AgentId, NodeName>,
+    node_of: BTreeMap<AgentId, NodeName>,
     /// Names of nodes that are not ours.
-    foreign_nodes: HashSet<NodeName>,
-    pods: HashMap<PodUid, Pod>,
+    foreign_nodes: BTreeSet<NodeName>,
+    /// Every table whose order can be seen in the effects is an ordered one: a simulation's seed
+    /// must decide everything.
+    pods: BTreeMap<PodUid, Pod>,
     /// Pods that are bound to a node, ours or not, and not terminal.
-    bound: HashMap<NodeName, HashSet<PodUid>>,
+    bound: BTreeMap<NodeName, BTreeSet<PodUid>>,
     /// Whether some of them are bound to a node that is not ours, or is gone.
     pods_without_node: bool,
     queue: BTreeSet<QueueKey>,
-    backing_off: HashSet<PodUid>,
+    backing_off: BTreeSet<PodUid>,
     unaccounted: BTreeSet<PodUid>,
     ledger: Ledger,
     offers: OfferStore,
@@ -148,6 +155,8 @@ pub struct State {
     fruitless_revives: u32,
     /// Counters for the metrics.
     pub counters: summary::Counters,
+    /// How long tasks took from ACCEPT to TASK_STARTING, since they were last taken.
+    launch_times: Vec<summary::LaunchTime>,
 }
 
 impl State {
@@ -166,13 +175,13 @@ impl State {
             reconciliation: Reconciliation::default(),
             agents: BTreeMap::new(),
             nodes: BTreeMap::new(),
-            node_of: HashMap::new(),
-            foreign_nodes: HashSet::new(),
-            pods: HashMap::new(),
-            bound: HashMap::new(),
+            node_of: BTreeMap::new(),
+            foreign_nodes: BTreeSet::new(),
+            pods: BTreeMap::new(),
+            bound: BTreeMap::new(),
             pods_without_node: false,
             queue: BTreeSet::new(),
-            backing_off: HashSet::new(),
+            backing_off: BTreeSet::new(),
             unaccounted: BTreeSet::new(),
             ledger: Ledger::default(),
             offers: OfferStore::default(),
@@ -185,6 +194,7 @@ impl State {
             last_revive: Time(0),
             fruitless_revives: 0,
             counters: summary::Counters::default(),
+            launch_times: Vec::new(),
         }
     }
 

@@ -8,9 +8,9 @@ use crate::placement::{Candidate, Diagnosis, Fit, Free, Rejection, filter, fits}
 use crate::resources::{HostPort, PortSet};
 
 use super::State;
+use super::agents::future_labels;
 use super::ids::{AgentId, NodeName, PodUid, Role};
 use super::node::{Agent, Node, NodePhase, bytes};
-use super::nodes::future_labels;
 use super::pod::PodTemplate;
 use super::pool::{Amounts, Pool, UNIT};
 

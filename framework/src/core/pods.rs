@@ -100,7 +100,7 @@ impl State {
                     });
                 } else {
                     self.enqueue(uid);
-                    self.wants_revive = true;
+                    self.new_demand();
                 }
             }
         }

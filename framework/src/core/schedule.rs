@@ -9,19 +9,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::Rng;
-
 use seam::id::TaskKind;
 use seam::node::NodePorts;
 
 use super::State;
 use super::event::{Effect, Launch, NodeLaunch, PodLaunch};
 use super::ids::{AgentId, NodeName, PodUid, Role, TaskId};
-use super::node::{Declined, NodePhase};
+use super::market::REFUSE_IDLE;
+use super::node::NodePhase;
 use super::place::{Order, Place, Rank};
 use super::pod::{PodTemplate, Stage};
 use super::pods::EVICT_AFTER;
-use super::pool::{Amounts, Grant, Pool};
+use super::pool::{Amounts, Grant};
 use super::task::TaskPhase;
 use super::timers::Timer;
 
@@ -31,12 +30,6 @@ const SETTLE: Duration = Duration::from_millis(1500);
 /// So long a pod waits for offers of agents whose nodes run, before it has a node started. A REVIVE
 /// brings them within milliseconds; shorter than offers are held.
 const FRESH_AFTER: Duration = Duration::from_millis(500);
-/// Between REVIVEs at least; doubled with each that led to nothing, up to [`REVIVE_MOST`].
-const REVIVE_LEAST: Duration = Duration::from_millis(25);
-/// See [`REVIVE_LEAST`].
-const REVIVE_MOST: Duration = Duration::from_secs(5);
-/// Declined when nothing waits. The next REVIVE brings it back whatever this says.
-const REFUSE_IDLE: f64 = 300.0;
 
 type Accepts = BTreeMap<(AgentId, Role), Vec<Launch>>;
 
@@ -59,91 +52,6 @@ impl State {
         }
         self.return_offers();
         self.revive_or_suppress();
-    }
-
-    /// Nodes that are being prepared, but lost their offers: set room aside again.
-    fn plan_waiting_nodes(&mut self) {
-        let waiting: Vec<(NodeName, AgentId)> = self
-            .nodes
-            .values()
-            .filter(|n| n.phase.is_prepared_for() && n.plan.node.is_none() && !n.give_up)
-            .map(|n| (n.name.clone(), n.agent.clone()))
-            .collect();
-        for (name, agent) in waiting {
-            let roles: Vec<Role> = self
-                .offers
-                .of(&agent)
-                .map(|(role, _)| role.clone())
-                .collect();
-            for role in roles {
-                if self.plan_node(&name, &agent, &role, None) {
-                    break;
-                }
-            }
-        }
-    }
-
-    /// Sets room aside for a node task.
-    fn plan_node(
-        &mut self,
-        name: &NodeName,
-        agent: &AgentId,
-        role: &Role,
-        avoid: Option<&PodTemplate>,
-    ) -> bool {
-        let overhead = self.config.node_overhead;
-        let Some(free) = self.offers.get(agent, role).map(|held| held.free.ports()) else {
-            return false;
-        };
-        let Some(ports) = self.pick_ports(&free, avoid) else {
-            return false;
-        };
-        let Some(held) = self.offers.get_mut(agent, role) else {
-            return false;
-        };
-        let Some(grant) = held.free.take(&overhead, &ports) else {
-            return false;
-        };
-        if let Some(node) = self.nodes.get_mut(name) {
-            node.plan.role = Some(role.clone());
-            node.plan.node = Some((grant, ports));
-        }
-        self.stale(agent);
-        true
-    }
-
-    /// Ports for the node's own processes: anywhere in the offer, so that two lives in a row do not meet,
-    /// but none that a waiting pod asks for.
-    fn pick_ports(
-        &mut self,
-        free: &crate::resources::PortSet,
-        avoid: Option<&PodTemplate>,
-    ) -> Option<[u16; NodePorts::COUNT]> {
-        let mut wanted: Vec<u16> = Vec::new();
-        let waiting = self
-            .queue
-            .iter()
-            .filter_map(|(_, _, uid)| self.pods.get(uid));
-        let templates = waiting.take(1000).map(|p| &*p.view.template);
-        for template in templates.chain(avoid) {
-            if let Ok(requirements) = &template.requirements {
-                wanted.extend(requirements.demand.host_ports.iter().map(|p| p.port));
-            }
-        }
-        let all: Vec<u16> = free.iter().collect();
-        if all.len() < NodePorts::COUNT {
-            return None;
-        }
-        let start = self.rng.random_range(0..all.len());
-        let from_start = || all.iter().cycle().skip(start).take(all.len()).copied();
-        let mut ports: Vec<u16> = from_start()
-            .filter(|port| !wanted.contains(port))
-            .take(NodePorts::COUNT)
-            .collect();
-        if ports.len() < NodePorts::COUNT {
-            ports = from_start().take(NodePorts::COUNT).collect();
-        }
-        ports.try_into().ok()
     }
 
     /// Bound pods without a task get one on their node's agent, or are evicted.
@@ -497,107 +405,5 @@ impl State {
         }
         // `stale` asked for another pass; there is nothing new to be seen in it.
         self.dirty = false;
-    }
-
-    fn remember_declined(&mut self, agent: &AgentId, role: &Role, pool: Pool) {
-        let now = self.now;
-        if let Some(agent) = self.agents.get_mut(agent) {
-            agent
-                .declined
-                .insert(role.clone(), Declined { pool, at: now });
-        }
-    }
-
-    /// Whether anything may want offers.
-    fn wants_offers(&self) -> bool {
-        let living = |phase: NodePhase| phase.takes_pods() || phase.is_prepared_for();
-        !self.queue.is_empty()
-            || !self.backing_off.is_empty()
-            || !self.unaccounted.is_empty()
-            || self
-                .nodes
-                .values()
-                .any(|n| n.phase.is_prepared_for() && n.plan.node.is_none())
-            || self.nodes.values().filter(|n| living(n.phase)).count() < self.config.nodes_min
-    }
-
-    /// Declines what was held long enough without being of use.
-    fn return_offers(&mut self) {
-        let linger = self.config.linger;
-        let mut next: Option<Duration> = None;
-        let mut back: Vec<(AgentId, Role)> = Vec::new();
-        for (agent, role, held) in self.offers.iter() {
-            let planned = self
-                .node_of
-                .get(agent)
-                .and_then(|name| self.nodes.get(name))
-                .is_some_and(|n| n.plan.node.is_some() && n.plan.role.as_ref() == Some(role));
-            if planned {
-                continue;
-            }
-            let age = self.now.since(held.since);
-            if age >= linger {
-                back.push((agent.clone(), role.clone()));
-            } else {
-                let left = linger - age;
-                next = Some(next.map_or(left, |least| least.min(left)));
-            }
-        }
-        if let Some(left) = next {
-            self.after(left, Timer::Schedule);
-        }
-        if back.is_empty() {
-            return;
-        }
-        let refuse_seconds = if self.wants_offers() {
-            self.config.refuse_seconds
-        } else {
-            REFUSE_IDLE
-        };
-        let mut offers = Vec::new();
-        for (agent, role) in back {
-            if let Some(held) = self.offers.remove(&agent, &role) {
-                offers.extend(held.ids());
-                self.candidates.remove(&(agent.clone(), role.clone()));
-                self.remember_declined(&agent, &role, held.free);
-            }
-        }
-        self.counters.offers_declined += offers.len() as u64;
-        self.emit(Effect::Decline {
-            offers,
-            refuse_seconds,
-        });
-    }
-
-    fn revive_or_suppress(&mut self) {
-        if !self.wants_offers() {
-            self.wants_revive = false;
-            if !self.suppressed && self.offers.is_empty() {
-                self.suppressed = true;
-                self.emit(Effect::Suppress);
-            }
-            return;
-        }
-        let still_waiting = !self.queue.is_empty()
-            || !self.unaccounted.is_empty()
-            || self
-                .nodes
-                .values()
-                .any(|n| n.phase.is_prepared_for() && n.plan.node.is_none());
-        if !(self.suppressed || self.wants_revive && still_waiting) {
-            return;
-        }
-        let doubled = REVIVE_LEAST * (1 << self.fruitless_revives.min(8));
-        let least = doubled.min(REVIVE_MOST);
-        let ago = self.now.since(self.last_revive);
-        if ago < least {
-            self.after(least - ago, Timer::Schedule);
-            return;
-        }
-        self.wants_revive = false;
-        self.suppressed = false;
-        self.last_revive = self.now;
-        self.fruitless_revives = self.fruitless_revives.saturating_add(1);
-        self.emit(Effect::Revive);
     }
 }

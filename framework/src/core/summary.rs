@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::State;
 use super::ids::NodeName;
 use super::node::{Node, NodePhase};
 use super::pod::Stage;
+
+/// How many launch times wait to be taken.
+pub const LAUNCH_TIMES: usize = 10_000;
 
 /// Counts since the process started.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,6 +35,15 @@ pub struct Counters {
     pub reconciliations: u64,
     /// Scheduling passes.
     pub passes: u64,
+}
+
+/// How long a task took from ACCEPT to TASK_STARTING.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaunchTime {
+    /// Whether it is a node's own task.
+    pub node: bool,
+    /// The time.
+    pub took: Duration,
 }
 
 /// A picture of the moment.
@@ -105,6 +118,17 @@ impl State {
             }
         }
         summary
+    }
+
+    /// Launches since this was last called. Bounded: at most [`LAUNCH_TIMES`] are kept.
+    pub fn take_launch_times(&mut self) -> Vec<LaunchTime> {
+        std::mem::take(&mut self.launch_times)
+    }
+
+    pub(super) fn launched_in(&mut self, node: bool, took: Duration) {
+        if self.launch_times.len() < LAUNCH_TIMES {
+            self.launch_times.push(LaunchTime { node, took });
+        }
     }
 
     /// One node.

@@ -11,7 +11,7 @@
 //! Being killed is no state but an intention beside it: a KILL is repeated until the task ends,
 //! because Mesos drops one whose executor is not subscribed at that moment.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use seam::id::TaskKind;
@@ -82,8 +82,8 @@ pub struct Task {
 /// All tasks.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    tasks: HashMap<TaskId, Task>,
-    by_node: HashMap<NodeName, HashSet<TaskId>>,
+    tasks: BTreeMap<TaskId, Task>,
+    by_node: BTreeMap<NodeName, BTreeSet<TaskId>>,
     /// Updates of tasks that have ended, so that a repeated one is known as such. Bounded.
     ended: BTreeMap<u64, TaskId>,
     ended_ids: HashMap<TaskId, u64>,

@@ -178,6 +178,15 @@ impl State {
         };
         let was = task.phase;
         let (node, pod) = (task.node.clone(), task.pod.clone());
+        // Those of an earlier process have no role here, and an unknown beginning.
+        let took =
+            (was == TaskPhase::Launching && task.role.is_some()).then(|| now.since(task.since));
+        if let Some(took) = took {
+            self.launched_in(pod.is_none(), took);
+        }
+        let Some(task) = self.ledger.get_mut(id) else {
+            return;
+        };
         match (&pod, was) {
             (None, _) => {
                 task.phase = if running {
@@ -234,6 +243,7 @@ impl State {
             pod: pod.reference(),
             node: task.node.clone(),
             task: id.clone(),
+            created: pod.view.created,
         };
         self.emit(effect);
         self.after(SILENCE, Timer::Task(id.clone()));

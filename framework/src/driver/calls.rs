@@ -7,6 +7,7 @@ use mesos::pb;
 use mesos::scheduler::SchedulerHandle;
 use pb::scheduler::Call;
 use pb::scheduler::call::{self, Type};
+use seam::message::ToExecutor;
 use tokio::sync::mpsc;
 
 use crate::core::event::Update;
@@ -215,6 +216,21 @@ async fn call_for(
                     agent_id: agent_id(&agent),
                 }),
                 ..blank(Type::Shutdown)
+            }
+        }
+        Effect::Greet { executor, agent } => {
+            let message = ToExecutor::ApiServers {
+                servers: settings.cluster.api_servers.clone(),
+            };
+            Call {
+                message: Some(call::Message {
+                    agent_id: agent_id(&agent),
+                    executor_id: pb::ExecutorId {
+                        value: executor.to_string(),
+                    },
+                    data: serde_json::to_vec(&message).ok()?,
+                }),
+                ..blank(Type::Message)
             }
         }
         Effect::Acknowledge { task, agent, uuid } => Call {

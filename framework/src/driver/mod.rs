@@ -146,6 +146,7 @@ pub async fn lead(leader: Leader, stop: CancellationToken) -> Result<(), LeaderE
         recorder: leader.recorder.clone(),
         tokens: tokens.clone(),
         framework_id: leader.framework_id.as_str().into(),
+        metrics: leader.metrics.clone(),
     };
     let workers = Workers::spawn(&context);
     let (written, mut decisions) = mpsc::channel(64);
@@ -327,6 +328,7 @@ impl Main {
             | Effect::Revive
             | Effect::Kill { .. }
             | Effect::Shutdown { .. }
+            | Effect::Greet { .. }
             | Effect::Acknowledge { .. }
             | Effect::Reconcile { .. } => match calls.try_send(effect) {
                 Ok(()) => Ok(()),
@@ -390,6 +392,10 @@ impl Main {
         self.status_due = now + Duration::from_secs(1);
         self.board.show(&self.state.summary());
         status::show(&self.metrics, &self.state);
+        for launch in self.state.take_launch_times() {
+            let kind = if launch.node { "node" } else { "pod" };
+            self.metrics.started(kind, launch.took);
+        }
         self.metrics.events_dropped(self.recorder.dropped());
         self.tokens.nodes(
             self.state.node_addresses().map(|(n, ip)| (n.as_str(), ip)),

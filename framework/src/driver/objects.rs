@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use k8s_openapi::api::core::v1::{Pod, Taint};
@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 
 use super::tokens::Tokens;
 use crate::core::event::BindOutcome;
+use crate::core::ids::{TaskId, Time};
 use crate::core::node::Token;
 use crate::core::{Effect, Event, event};
 use crate::kube::api::{call, unless_missing};
@@ -26,6 +27,7 @@ use crate::kube::binding::{self, Bound, PodRef};
 use crate::kube::events::{Kind, Note, Recorder, Subject};
 use crate::kube::pods::{Disruption, WaitReason};
 use crate::kube::{ApiError, Retry, bootstrap, nodes, pods};
+use crate::metrics::{CallOutcome, Metrics};
 use crate::placement::names::NodeName;
 
 /// Workers. Each has one request under way; an API server answers hundreds a second.
@@ -50,6 +52,8 @@ pub struct Context {
     pub tokens: Arc<Tokens>,
     /// The Mesos framework's id, for annotations.
     pub framework_id: Arc<str>,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Hands effects to the workers.
@@ -196,10 +200,32 @@ where
     }
 }
 
+/// Name of an effect in the metrics.
+fn name_of(effect: &Effect) -> &'static str {
+    match effect {
+        Effect::PrepareNode { .. } => "prepare-node",
+        Effect::Bind { .. } => "bind",
+        Effect::DeleteNode { .. } => "delete-node",
+        Effect::TaintUnreachable { .. } | Effect::TaintOutOfService { .. } => "taint",
+        Effect::Cordon { .. } => "cordon",
+        Effect::Annotate { .. } => "annotate",
+        Effect::FailPod { .. } => "fail-pod",
+        Effect::EvictPod { .. } => "evict",
+        Effect::Unschedulable { .. } => "unschedulable",
+        _ => "other",
+    }
+}
+
 async fn carry_out(context: &Context, effect: Effect) {
+    let name = name_of(&effect);
     let result = match effect {
         Effect::PrepareNode { .. } => prepare_node(context, effect).await,
-        Effect::Bind { pod, node, task } => bind(context, &pod, node.as_str(), &task).await,
+        Effect::Bind {
+            pod,
+            node,
+            task,
+            created,
+        } => bind(context, &pod, node.as_str(), &task, created).await,
         Effect::DeleteNode { node, uid } => {
             patiently(|| nodes::delete(&context.client, node.as_str(), &uid))
                 .await
@@ -229,6 +255,12 @@ async fn carry_out(context: &Context, effect: Effect) {
         // Mesos' effects and those for people do not come here.
         _ => Ok(()),
     };
+    let outcome = if result.is_ok() {
+        CallOutcome::Ok
+    } else {
+        CallOutcome::Failed
+    };
+    context.metrics.api_call(name, outcome);
     if let Err(error) = result {
         tracing::warn!(%error, "an effect failed");
     }
@@ -307,7 +339,8 @@ async fn bind(
     context: &Context,
     pod: &event::PodRef,
     node: &str,
-    task: &crate::core::ids::TaskId,
+    task: &TaskId,
+    created: Time,
 ) -> Result<(), ApiError> {
     let target = reference(pod);
     let annotations: BTreeMap<String, String> = [
@@ -318,9 +351,16 @@ async fn bind(
         ),
     ]
     .into();
+    let began = Instant::now();
     let bound = patiently(|| binding::bind(&context.client, &target, node, &annotations)).await;
     let outcome = match &bound {
         Ok(Bound::Now) => {
+            context.metrics.bind(began.elapsed());
+            let wall = SystemTime::now().duration_since(UNIX_EPOCH);
+            let age = wall
+                .unwrap_or_default()
+                .saturating_sub(Duration::from_millis(created.0));
+            context.metrics.placed(age);
             context.recorder.publish(Note {
                 subject: Subject::Pod(target.clone()),
                 kind: Kind::Normal,

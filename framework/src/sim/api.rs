@@ -162,7 +162,9 @@ impl Api {
                 let token = Token("t.s".to_owned());
                 world.outcome(Event::NodePrepared { node, life, token });
             }
-            Effect::Bind { pod, node, task } => self.bind(world, &pod.uid, node, task),
+            Effect::Bind {
+                pod, node, task, ..
+            } => self.bind(world, &pod.uid, node, task),
             Effect::Annotate { pod, task } => {
                 if let Some(pod) = self.pods.get_mut(&pod.uid) {
                     pod.view.task = Some(task);

@@ -1,6 +1,6 @@
 //! Master, agents and executors of a simulation.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ struct Agent {
     hostname: Arc<str>,
     total: Pool,
     free: Pool,
-    offers: HashMap<OfferId, Pool>,
+    offers: BTreeMap<OfferId, Pool>,
     tasks: BTreeMap<TaskId, Task>,
     reachable: bool,
     filtered_until: Time,
@@ -90,7 +90,7 @@ impl Mesos {
                     hostname: node.as_str().into(),
                     free: total.clone(),
                     total,
-                    offers: HashMap::new(),
+                    offers: BTreeMap::new(),
                     tasks: BTreeMap::new(),
                     reachable: true,
                     filtered_until: Time(0),
@@ -132,7 +132,7 @@ impl Mesos {
 
     pub(super) fn forget_offers(&mut self) {
         for agent in self.agents.values_mut() {
-            for (_, pool) in agent.offers.drain() {
+            for (_, pool) in std::mem::take(&mut agent.offers) {
                 agent.free.add(&pool);
             }
         }

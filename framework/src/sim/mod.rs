@@ -11,6 +11,7 @@ pub mod mesos;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -259,6 +260,12 @@ pub struct Simulation {
     pub core_time: Duration,
     /// Print what happens.
     pub trace: bool,
+    /// Events that the core took in.
+    pub heard: u64,
+    /// Whether to keep the digest of all effects.
+    pub digest: bool,
+    /// A digest of all effects, in order.
+    pub sent: u64,
 }
 
 impl Simulation {
@@ -291,6 +298,9 @@ impl Simulation {
             wake: None,
             core_time: Duration::ZERO,
             trace: false,
+            heard: 0,
+            digest: false,
+            sent: 0,
         };
         let world = &mut simulation.world;
         world.at(Duration::ZERO, Action::Start);
@@ -424,6 +434,7 @@ impl Simulation {
         if self.trace {
             println!("{:>10.3} > {event:?}", self.world.now.0 as f64 / 1000.0);
         }
+        self.heard += 1;
         let began = std::time::Instant::now();
         let effects = state.apply(event, self.world.now);
         self.core_time += began.elapsed();
@@ -446,6 +457,11 @@ impl Simulation {
     }
 
     fn send(&mut self, effect: Effect) {
+        if self.digest {
+            let mut hasher = DefaultHasher::new();
+            (self.sent, format!("{effect:?}")).hash(&mut hasher);
+            self.sent = hasher.finish();
+        }
         match &effect {
             Effect::Accept { .. }
             | Effect::Decline { .. }

@@ -191,7 +191,9 @@ impl Bench {
                 self.nodes.insert(node.clone(), view);
                 Vec::new()
             }
-            Effect::Bind { pod, node, task } if self.auto_bind => {
+            Effect::Bind {
+                pod, node, task, ..
+            } if self.auto_bind => {
                 let mut events = vec![Event::Bound {
                     pod: pod.uid.clone(),
                     task: task.clone(),
