@@ -13,6 +13,7 @@ use super::server::Shared;
 use super::state::MasterState;
 use crate::http;
 use documents::{flags, frameworks, roles, slaves, state, summary, tasks, version, weights};
+pub(crate) use documents::{list_of_labels, quantities, task};
 
 /// Answers a GET of one of these endpoints. `path` has no `/master` in front and no slash at
 /// its end.
