@@ -80,6 +80,9 @@ impl MasterState {
             if let Some(offer) = agent.offers.iter().find(|o| !self.offers.contains_key(*o)) {
                 return Err(format!("agent {id} has offer {offer}, which is not"));
             }
+            if !agent.active() && !agent.offers.is_empty() {
+                return Err(format!("agent {id} is not active but offered"));
+            }
             let mut parts = held.remove(id).unwrap_or_default();
             for executor in agent.executors.values() {
                 parts.push(executor.resources.unallocated());

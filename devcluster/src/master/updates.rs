@@ -150,17 +150,21 @@ impl MasterState {
             let agent = AgentId::from(&task.pb.agent_id);
             self.allocator
                 .recover(self.now, id, &agent, &resources, None);
-            self.count(match TaskState::try_from(status.state) {
-                Ok(TaskState::TaskFinished) => "master/tasks_finished",
-                Ok(TaskState::TaskFailed) => "master/tasks_failed",
-                Ok(TaskState::TaskKilled) => "master/tasks_killed",
-                Ok(TaskState::TaskLost) => "master/tasks_lost",
-                Ok(TaskState::TaskError) => "master/tasks_error",
-                Ok(TaskState::TaskDropped) => "master/tasks_dropped",
-                Ok(TaskState::TaskGone) => "master/tasks_gone",
-                Ok(TaskState::TaskGoneByOperator) => "master/tasks_gone_by_operator",
-                _ => "master/tasks_ended_otherwise",
-            });
+            let metric = match TaskState::try_from(status.state) {
+                Ok(TaskState::TaskFinished) => Some("master/tasks_finished"),
+                Ok(TaskState::TaskFailed) => Some("master/tasks_failed"),
+                Ok(TaskState::TaskKilled) => Some("master/tasks_killed"),
+                Ok(TaskState::TaskLost) => Some("master/tasks_lost"),
+                Ok(TaskState::TaskError) => Some("master/tasks_error"),
+                Ok(TaskState::TaskDropped) => Some("master/tasks_dropped"),
+                Ok(TaskState::TaskGone) => Some("master/tasks_gone"),
+                Ok(TaskState::TaskGoneByOperator) => Some("master/tasks_gone_by_operator"),
+                // Unreachable tasks are counted as long as they are.
+                _ => None,
+            };
+            if let Some(metric) = metric {
+                self.count(metric);
+            }
         }
         if news {
             let status = status.clone();
