@@ -1,8 +1,6 @@
 //! The loss of an agent: missing pings, a broken connection, an operator's word, and what all
 //! of them mean for its tasks.
 
-use std::collections::BTreeSet;
-
 use mesos::pb;
 use mesos::pb::TaskState;
 use mesos::pb::task_status::Reason;
@@ -66,15 +64,11 @@ impl MasterState {
         self.rescind_offers_of(id);
         self.allocator.set_agent_active(id, false);
         // Whatever is not on the agent's disk does not survive it.
-        let lost = self.tasks_of(id, |state, framework| {
-            !checkpoint
-                || state
-                    .frameworks
-                    .get(framework)
-                    .is_some_and(|f| !f.info.checkpoint())
-        });
-        let mut frameworks = BTreeSet::new();
-        for (framework, task) in lost {
+        let perishable = |state: &Self, framework: &FrameworkId| {
+            let framework = state.frameworks.get(framework);
+            !checkpoint || framework.is_some_and(|f| !f.info.checkpoint())
+        };
+        for (framework, task) in self.tasks_of(id, perishable) {
             self.lose_task(
                 &framework,
                 &task,
@@ -84,19 +78,14 @@ impl MasterState {
                 None,
             );
             self.remove_task(&framework, &task, Keep::Completed);
-            frameworks.insert(framework);
         }
-        let executors: Vec<_> = self
-            .agents
-            .get(id)
-            .map(|a| {
-                a.executors
-                    .keys()
-                    .filter(|(f, _)| frameworks.contains(f))
-                    .cloned()
-                    .collect()
-            })
-            .unwrap_or_default();
+        let executors: Vec<_> = match self.agents.get(id) {
+            Some(agent) => {
+                let keys = agent.executors.keys();
+                keys.filter(|(f, _)| perishable(self, f)).cloned().collect()
+            }
+            None => Vec::new(),
+        };
         for (framework, executor) in executors {
             self.remove_executor(id, &framework, &executor);
         }
