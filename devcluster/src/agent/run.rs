@@ -151,6 +151,7 @@ pub struct Agent {
     containerizer: Containerizer,
     container_events: mpsc::Receiver<ContainerEvent>,
     recovered: Vec<RecoveredContainer>,
+    abandoned: VecDeque<(Time, Run)>,
 }
 
 impl std::fmt::Debug for Agent {
@@ -219,11 +220,17 @@ impl Agent {
                 Core::recover(core_config, state, Time::now(), random)
             }
         };
+        // Of an earlier process: they were over at some time before now.
+        let over = store.finished()?.into_iter();
+        let abandoned = over
+            .map(|(ended, run)| (ended + config.gc_delay, run))
+            .collect();
         Ok(Self {
             config,
             listener,
             address,
             core,
+            abandoned,
             store,
             containerizer,
             container_events,
@@ -258,7 +265,7 @@ impl Agent {
             next_stream: 0,
             master: None,
             master_info: None,
-            abandoned: VecDeque::new(),
+            abandoned: self.abandoned,
             exit: None,
             started: Time::now(),
             counters: Counters::default(),
@@ -358,8 +365,8 @@ struct Loop {
     next_stream: u64,
     master: Option<mpsc::Sender<FromAgent>>,
     master_info: Option<pb::MasterInfo>,
-    /// Sandboxes with the time from which they may go.
-    abandoned: VecDeque<(Time, PathBuf)>,
+    /// Runs that are over, with the time from which their sandboxes and memories may go.
+    abandoned: VecDeque<(Time, Run)>,
     /// The master has shut the agent down; it ends when its containers have.
     exit: Option<(String, Time)>,
     started: Time,
@@ -564,7 +571,7 @@ impl Loop {
         match effect {
             Effect::Send(message) => {
                 if let Some(master) = &self.master
-                    && master.try_send(FromAgent::from(message)).is_err()
+                    && master.try_send(FromAgent::from(*message)).is_err()
                 {
                     // Full or gone: the link ends with its queue and subscribes again.
                     self.master = None;
@@ -593,9 +600,9 @@ impl Loop {
                 });
             }
             Effect::Destroy(container) => self.containerizer.destroy(&container),
-            Effect::Abandon(path) => {
+            Effect::Abandon(run) => {
                 let at = Time::now() + self.config.gc_delay;
-                self.abandoned.push_back((at, path));
+                self.abandoned.push_back((at, run));
             }
             Effect::Exit(message) => {
                 self.exit = Some((message, Time::now() + SHUTDOWN_PATIENCE));
@@ -664,14 +671,17 @@ impl Loop {
         while let Some((at, _)) = self.abandoned.front()
             && *at <= now
         {
-            let Some((_, path)) = self.abandoned.pop_front() else {
+            let Some((_, run)) = self.abandoned.pop_front() else {
                 return;
             };
-            let removed = tokio::fs::remove_dir_all(&path).await;
-            if let Err(error) = removed
-                && error.kind() != std::io::ErrorKind::NotFound
-            {
-                tracing::warn!(path = %path.display(), %error, "an old sandbox stays");
+            // Its memory last: it is what finds the sandbox after a restart.
+            for path in self.store.traces_of(&run) {
+                let removed = tokio::fs::remove_dir_all(&path).await;
+                if let Err(error) = removed
+                    && error.kind() != std::io::ErrorKind::NotFound
+                {
+                    tracing::warn!(path = %path.display(), %error, "an old run leaves traces");
+                }
             }
         }
     }

@@ -13,6 +13,7 @@ use super::container::{ContainerId, ProcessRef};
 use super::core::{Record, RecoveredExecutor, RecoveredState, RecoveredTask, Run};
 use super::disk::{self, DiskError};
 use super::paths::Layout;
+use crate::clock::Time;
 use crate::ids::{AgentId, ExecutorId, FrameworkId, TaskId};
 
 /// What tells one boot of the machine from the next.
@@ -126,6 +127,65 @@ impl Store {
         self.run(run).join("pids/forked.pid")
     }
 
+    /// What is left of a run: its sandbox, and its memory.
+    pub fn traces_of(&self, run: &Run) -> [std::path::PathBuf; 2] {
+        let sandbox =
+            self.layout
+                .sandbox(&self.agent, &run.framework, &run.executor, &run.container);
+        [sandbox, self.run(run)]
+    }
+
+    /// Runs that ended under an earlier process, with the time of their end, the oldest first.
+    pub fn finished(&self) -> Result<Vec<(Time, Run)>, DiskError> {
+        let mut found = Vec::new();
+        if self.agent.as_str().is_empty() {
+            return Ok(found);
+        }
+        let frameworks = self.layout.meta_frameworks(&self.agent);
+        for framework in disk::list_dir(&frameworks)?
+            .into_iter()
+            .map(FrameworkId::from)
+        {
+            for run in self.runs_of(&framework)? {
+                let path = self.run(&run).join("executor.sentinel");
+                let Ok(ended) = fs::metadata(&path).and_then(|m| m.modified()) else {
+                    continue;
+                };
+                let since = ended
+                    .duration_since(std::time::UNIX_EPOCH)
+                    .unwrap_or_default();
+                found.push((Time::EPOCH + since, run));
+            }
+        }
+        found.sort_by_key(|(ended, _)| *ended);
+        Ok(found)
+    }
+
+    fn runs_of(&self, framework: &FrameworkId) -> Result<Vec<Run>, DiskError> {
+        let mut found = Vec::new();
+        let executors = self
+            .layout
+            .meta_framework(&self.agent, framework)
+            .join("executors");
+        for executor in disk::list_dir(&executors)?
+            .into_iter()
+            .map(ExecutorId::from)
+        {
+            let runs = self
+                .layout
+                .meta_executor(&self.agent, framework, &executor)
+                .join("runs");
+            for name in disk::list_dir(&runs)? {
+                found.push(Run {
+                    framework: framework.clone(),
+                    executor: executor.clone(),
+                    container: ContainerId::from(name),
+                });
+            }
+        }
+        Ok(found)
+    }
+
     fn run(&self, run: &Run) -> std::path::PathBuf {
         self.layout
             .meta_run(&self.agent, &run.framework, &run.executor, &run.container)
@@ -156,20 +216,8 @@ impl Store {
                 continue;
             };
             let mut executors = Vec::new();
-            for name in disk::list_dir(&dir.join("executors"))? {
-                let executor = ExecutorId::from(name);
-                let runs = self
-                    .layout
-                    .meta_executor(&self.agent, &framework, &executor)
-                    .join("runs");
-                for name in disk::list_dir(&runs)? {
-                    let run = Run {
-                        framework: framework.clone(),
-                        executor: executor.clone(),
-                        container: ContainerId::from(name),
-                    };
-                    executors.extend(self.load_run(&run, rebooted)?);
-                }
+            for run in self.runs_of(&framework)? {
+                executors.extend(self.load_run(&run, rebooted)?);
             }
             state.frameworks.push((info, executors));
         }
@@ -357,8 +405,15 @@ mod tests {
         assert_eq!(task.task.statuses.len(), 2);
 
         store.remember(&Record::ExecutorDone(run)).unwrap();
-        let (_, state) = Store::open(layout).unwrap();
+        let (store, state) = Store::open(layout).unwrap();
         assert!(state.unwrap().frameworks[0].1.is_empty());
+        let finished = store.finished().unwrap();
+        assert_eq!(finished.len(), 1);
+        assert!(
+            store.traces_of(&finished[0].1)[1]
+                .join("executor.sentinel")
+                .exists()
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What containers enforce, and that nothing of them stays. These need root and cgroups.
+//! What containers enforce, and that nothing of them stays. Most need root and cgroups.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,9 @@ use mesos::pb;
 use pb::TaskState as S;
 use pb::task_status::Reason;
 
-use super::support::{Cluster, Framework, Target, eventually, executor_task, is_root};
+use super::support::{
+    Cluster, Framework, Target, command_task, eventually, executor_task, is_root,
+};
 
 /// A container's cgroup in a hierarchy of version 1, or the one of version 2.
 fn cgroup(cluster: &Cluster, controller: &str, target: &Target) -> PathBuf {
@@ -157,4 +159,32 @@ async fn out_of_memory_is_still_seen_after_a_restart_of_the_agent() {
     let failed = framework.update_to(S::TaskFailed).await;
     assert_eq!(failed.reason(), Reason::ContainerLimitationMemory);
     assert!(!cgroup(&cluster, "memory", &target).exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_cgroups_the_executor_s_session_ends_with_it() {
+    let flags = ["--launcher=posix", "--isolation=posix/cpu,posix/mem"];
+    let cluster = Cluster::start(&flags).await;
+    let mut framework = Framework::subscribe(&cluster).await;
+    framework
+        .launch(command_task("c", "sleep 1000 & sleep 1000"))
+        .await;
+    let running = framework.update_to(S::TaskRunning).await;
+    let target = Target::of(&running, "c");
+    let init = ProcessRef::of(target.pid).unwrap();
+    let containers = cluster.get("/containers").await;
+    assert!(
+        containers[0]["statistics"]["mem_rss_bytes"]
+            .as_u64()
+            .unwrap()
+            > 0
+    );
+    // The executor itself dies: its container goes, and with it what the task had started.
+    let children = format!("/proc/{0}/task/{0}/children", target.pid);
+    let executor = std::fs::read_to_string(children).unwrap();
+    let executor = ProcessRef::of(executor.trim().parse().unwrap()).unwrap();
+    devcluster::agent::container::kill(executor.pid);
+    let failed = framework.update_to(S::TaskFailed).await;
+    assert_eq!(failed.reason(), Reason::ExecutorTerminated);
+    assert!(!init.is_alive() && !executor.is_alive());
 }

@@ -1,5 +1,7 @@
 //! Tasks and executors from their launch to their end.
 
+use std::sync::{Arc, Mutex};
+
 use mesos::pb;
 use pb::TaskState as S;
 use pb::task_status::{Reason, Source};
@@ -250,5 +252,48 @@ async fn checks_are_reported_and_a_task_that_takes_too_long_fails() {
     assert_eq!(
         failed.message(),
         "Command terminated with signal Terminated"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cached_uri_is_fetched_once_for_all_containers() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&asked);
+    let files =
+        axum::Router::new().fallback(move |method: axum::http::Method, uri: axum::http::Uri| {
+            log.lock().unwrap().push(format!("{method} {}", uri.path()));
+            async { "#!/bin/sh\necho fetched\n" }
+        });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(axum::serve(listener, files).into_future());
+
+    let cluster = Cluster::start(&[]).await;
+    let mut framework = Framework::subscribe(&cluster).await;
+    for id in ["one", "two"] {
+        let mut task = command_task(id, "./script && cat sub/plain");
+        let uri = |path: &str| pb::command_info::Uri {
+            value: format!("http://{address}/{path}"),
+            ..Default::default()
+        };
+        task.command.as_mut().unwrap().uris = vec![
+            pb::command_info::Uri {
+                executable: Some(true),
+                cache: Some(true),
+                ..uri("script")
+            },
+            pb::command_info::Uri {
+                output_file: Some("sub/plain".into()),
+                ..uri("other")
+            },
+        ];
+        framework.launch(task).await;
+        framework.update_to(S::TaskFinished).await;
+        let stdout = std::fs::read_to_string(sandbox(&cluster, id).join("stdout")).unwrap();
+        assert_eq!(stdout, "fetched\n#!/bin/sh\necho fetched\n");
+    }
+    assert_eq!(
+        *asked.lock().unwrap(),
+        ["HEAD /script", "GET /script", "GET /other", "GET /other"]
     );
 }

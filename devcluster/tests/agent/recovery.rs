@@ -99,7 +99,7 @@ async fn an_executor_that_does_not_come_back_is_ended() {
     let mut framework = Framework::subscribe(&cluster).await;
     framework.launch(executor_task("t1", "e1", &[])).await;
     let target = Target::of(&framework.update_to(S::TaskRunning).await, "e1");
-    framework.message(&target, "gone").await;
+    framework.ask(&target, "gone").await;
     let process = ProcessRef::of(target.pid).unwrap();
     cluster.kill_agent();
     cluster.start_agent();

@@ -33,6 +33,7 @@ async fn main() {
         live: Vec::new(),
         deaf: false,
         leaked: Vec::new(),
+        forked: Vec::new(),
     };
     while let Some(event) = events.recv().await {
         match event {
@@ -49,6 +50,8 @@ struct Executor {
     live: Vec<pb::TaskId>,
     deaf: bool,
     leaked: Vec<Vec<u8>>,
+    /// Never waited for: they end with the container.
+    forked: Vec<std::process::Child>,
 }
 
 impl Executor {
@@ -119,7 +122,7 @@ impl Executor {
             }
             ["fork"] => {
                 // `setsid` makes a session of its own, the trap leaves only SIGKILL.
-                std::process::Command::new("setsid")
+                let forked = std::process::Command::new("setsid")
                     .args([
                         "sh",
                         "-c",
@@ -128,6 +131,7 @@ impl Executor {
                     .process_group(0)
                     .spawn()
                     .unwrap();
+                self.forked.push(forked);
                 self.on_echo().await;
             }
             ["leak", mib] => {
@@ -143,6 +147,7 @@ impl Executor {
                 self.on_echo().await;
             }
             ["gone"] => {
+                self.on_echo().await;
                 self.handle.shutdown();
                 std::future::pending::<()>().await;
             }

@@ -160,7 +160,7 @@ pub async fn check(
             Seen::Nothing => {}
         }
         if before.as_ref() != Some(&status) {
-            before = Some(status.clone());
+            before = Some(status);
             if out.send(Observation::Check(status)).await.is_err() {
                 return;
             }

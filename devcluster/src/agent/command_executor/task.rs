@@ -138,7 +138,7 @@ impl Task {
     /// The latest result of its check, none of it in the first and last update.
     pub fn check_status(&self, state: pb::TaskState) -> Option<pb::CheckStatusInfo> {
         if state == pb::TaskState::TaskRunning {
-            return self.check_status.clone();
+            return self.check_status;
         }
         self.info.check.as_ref().map(checks::empty_status)
     }

@@ -55,7 +55,7 @@ pub struct CoreConfig {
 #[derive(Debug)]
 pub enum Effect {
     /// Tell the master; dropped when it is not there, as whoever cares repeats it.
-    Send(from_agent::Message),
+    Send(Box<from_agent::Message>),
     /// Tell an executor.
     Tell(StreamId, Box<pb::executor::Event>),
     /// End an executor's subscription after what was told before.
@@ -75,8 +75,9 @@ pub enum Effect {
     },
     /// End a container.
     Destroy(ContainerId),
-    /// A sandbox is not needed any more and may go once it is old enough.
-    Abandon(PathBuf),
+    /// The sandbox and the memory of a run are not needed any more and may go once they are
+    /// old enough.
+    Abandon(Run),
     /// End the agent: the master has said so. Everything was shut down.
     Exit(String),
 }
@@ -113,6 +114,7 @@ pub struct Then {
 
 /// What is remembered on disk, and forgotten.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "only ever used in a box")]
 pub enum Record {
     /// The agent's id and what it offers.
     Agent(pb::AgentInfo),
@@ -543,7 +545,7 @@ impl Core {
     }
 
     fn send(&mut self, message: from_agent::Message) {
-        self.effects.push(Effect::Send(message));
+        self.effects.push(Effect::Send(Box::new(message)));
     }
 
     fn remember(&mut self, record: Record) {
@@ -600,19 +602,19 @@ impl Core {
         let Some(e) = f.executors.remove(executor) else {
             return;
         };
-        let (container, directory) = (e.container.clone(), e.directory.clone());
+        let run = Run {
+            framework: framework.clone(),
+            executor: executor.clone(),
+            container: e.container.clone(),
+        };
         f.completed.push_back(e);
         while f.completed.len() > MAX_COMPLETED_EXECUTORS {
             f.completed.pop_front();
         }
         if f.info.checkpoint() {
-            self.remember(Record::ExecutorDone(Run {
-                framework: framework.clone(),
-                executor: executor.clone(),
-                container,
-            }));
+            self.remember(Record::ExecutorDone(run.clone()));
         }
-        self.effects.push(Effect::Abandon(directory));
+        self.effects.push(Effect::Abandon(run));
     }
 
     fn remove_framework_if_idle(&mut self, framework: &FrameworkId) {

@@ -352,7 +352,7 @@ pub fn task_of(task: &pb::TaskInfo, framework: &FrameworkId, command_task: bool)
         discovery: task.discovery.clone(),
         container: task.container.clone(),
         health_check: task.health_check.clone(),
-        kill_policy: task.kill_policy.clone(),
+        kill_policy: task.kill_policy,
         user: task
             .command
             .as_ref()
