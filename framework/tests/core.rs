@@ -389,3 +389,43 @@ fn a_name_that_another_kind_of_node_has_is_not_taken() {
     assert_eq!(prepared.len(), 1);
     assert_ne!(prepared[0].as_str(), "a1");
 }
+
+/// `cargo test --release -p framework --test core -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+fn memory_of_a_thousand_nodes_and_ten_thousand_pods() {
+    let resident = || -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
+        line.and_then(|l| l.trim().trim_end_matches(" kB").parse().ok())
+            .unwrap_or(0)
+    };
+    let template = pod("template").template;
+    let before = resident();
+    let mut state = framework::core::State::new(
+        CoreConfig::default(),
+        1,
+        framework::core::ids::Time(1_000_000),
+    );
+    let now = framework::core::ids::Time(1_000_001);
+    for n in 0..1000 {
+        state.handle(Event::Node(Box::new(support::node_on(n))), now);
+    }
+    state.handle(Event::NodesListed(Default::default()), now);
+    for n in 0..1000 {
+        state.handle(Event::Node(Box::new(support::node_on(n))), now);
+    }
+    for n in 0..10_000u32 {
+        let uid = format!("0b6a8d3c-7b43-4bfb-8a6a-{n:012}");
+        let mut view = pod(&uid);
+        view.name = format!("some-deployment-7d4b9c5f6d-{n:05}").into();
+        view.node = Some(format!("agent-{}.example.org", n % 1000).into());
+        view.task = Some(format!("{uid}.{n:08x}").into());
+        view.template = template.clone();
+        state.handle(Event::Pod(view), now);
+    }
+    let effects = state.step(now);
+    drop(effects);
+    assert_eq!(state.summary().tasks, 11_000);
+    println!("{} KiB", resident() - before);
+}

@@ -9,7 +9,7 @@ use super::State;
 use super::event::Effect;
 use super::ids::{ExecutorId, NodeName, TaskId, Time};
 use super::node::{Life, Node, NodePhase, NodeView};
-use super::task::TaskPhase;
+use super::task::{End, TaskPhase};
 use super::timers::Timer;
 use super::upkeep::ASK_AGAIN;
 
@@ -111,9 +111,18 @@ impl State {
             NodePhase::Clearing => self.after(Duration::ZERO, Timer::Node(name.clone())),
             NodePhase::Unreachable => {
                 // The operator gave it up. Tasks that come back are killed as strays.
-                let tasks: Vec<TaskId> = self.ledger.of_node(name).map(|t| t.id.clone()).collect();
-                for task in tasks {
-                    self.ledger.end(&task);
+                let tasks: Vec<(TaskId, bool)> = self
+                    .ledger
+                    .of_node(name)
+                    .map(|t| (t.id.clone(), t.pod.is_some()))
+                    .collect();
+                for (task, of_pod) in tasks {
+                    if of_pod {
+                        // A pod that is not bound there, for all that is known, goes elsewhere.
+                        self.task_ended(&task, End::NeverStarted, "its Node object was deleted");
+                    } else {
+                        self.ledger.end(&task);
+                    }
                 }
                 self.forget_node(name);
             }

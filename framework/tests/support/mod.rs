@@ -561,3 +561,22 @@ fn view(node: &NodeName, note: &NodeNote) -> NodeView {
         ours: Some(note.clone()),
     }
 }
+
+/// A node as a large cluster has it.
+pub fn node_on(number: usize) -> NodeView {
+    let name = format!("agent-{number}.example.org");
+    let note = NodeNote {
+        agent: format!("0b6a8d3c-7b43-4bfb-8a6a-3b9a1f0f8f11-S{number}").into(),
+        executor: format!("node.{name}.0000beef").into(),
+        executor_info: vec![7; 300].into(),
+        task: format!("node.{name}.0000beef").into(),
+    };
+    let mut view = view(&name.as_str().into(), &note);
+    for label in 0..12 {
+        view.labels.insert(
+            format!("k8s.mesosphere.io/attribute-number-{label}"),
+            format!("value-{label}"),
+        );
+    }
+    view
+}
