@@ -158,3 +158,13 @@ fn invalid_launches_are_refused_as_recorded() {
 fn a_restart_of_the_master_is_as_recorded() {
     replay("10a-master-restart");
 }
+
+#[test]
+fn what_the_master_sees_of_linux_containers_is_as_recorded() {
+    replay("17-linux-profile");
+}
+
+#[test]
+fn odd_updates_of_executors_are_passed_on_as_recorded() {
+    replay("04d-executor-api-errors");
+}

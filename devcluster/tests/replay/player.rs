@@ -320,7 +320,7 @@ impl Player {
             return;
         }
         // The agent's and the fetcher's HTTP are the agent's matter.
-        if ["agent", "fetcher", "operator-agent"]
+        if ["agent", "fetcher", "operator-agent", "outsider"]
             .iter()
             .any(|c| conn.starts_with(c))
         {

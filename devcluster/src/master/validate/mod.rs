@@ -79,16 +79,13 @@ pub fn scheduler_call(call: &Call) -> Result<(), String> {
     }
 }
 
-/// Versions 1 to 5 only, as the library knows them that Mesos uses.
+/// Sixteen bytes of version 1 to 5, as the library knows them that Mesos uses; the variant does
+/// not count.
 pub(crate) fn uuid(bytes: &[u8]) -> Result<(), String> {
     match uuid::Uuid::from_slice(bytes) {
-        Ok(uuid) if matches!(uuid.get_version_num(), 0..=5) && is_known_version(&uuid) => Ok(()),
+        Ok(uuid) if (1..=5).contains(&uuid.get_version_num()) => Ok(()),
         Ok(_) | Err(_) => Err("Not a valid UUID".to_owned()),
     }
-}
-
-fn is_known_version(uuid: &uuid::Uuid) -> bool {
-    uuid.get_version_num() >= 1 && uuid.get_variant() == uuid::Variant::RFC4122
 }
 
 #[allow(deprecated, reason = "frameworks without MULTI_ROLE have only `role`")]
@@ -244,6 +241,8 @@ mod tests {
         assert!(uuid(uuid::Uuid::new_v4().as_bytes()).is_ok());
         let v7 = uuid::Uuid::parse_str("0190163d-8694-739b-aea5-966c26f8ad91").unwrap();
         assert_eq!(uuid(v7.as_bytes()), Err("Not a valid UUID".to_owned()));
+        let odd_variant = uuid::Uuid::parse_str("aabbccdd-eeff-5011-0233-445566778899").unwrap();
+        assert!(uuid(odd_variant.as_bytes()).is_ok());
         assert!(uuid(&[1, 2, 3]).is_err());
         assert!(uuid(&[]).is_err());
     }
