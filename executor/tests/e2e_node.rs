@@ -313,10 +313,20 @@ async fn life(bin: &std::path::Path, dir: &std::path::Path) {
             json!({
                 "apiVersion": "v1", "kind": "Service",
                 "metadata": {"name": "web", "namespace": "default"},
-                "spec": {"clusterIP": "10.96.0.80", "selector": {"app": "web"}, "ports": [{"port": 80}]},
+                "spec": {
+                    "type": "NodePort", "clusterIP": "10.96.0.80", "selector": {"app": "web"},
+                    "ports": [{"port": 80, "nodePort": 30080}],
+                },
             }),
         )
         .await;
+    // Its node port answers on the node's address, and not on loopback's.
+    let hello = eventually("the node port", Duration::from_secs(20), async || {
+        get(format!("http://{ADDRESS}:30080/index.html")).await
+    });
+    assert_eq!(hello.await, "hello\n");
+    let on_loopback = get("http://127.0.0.1:30080/index.html".to_owned()).await;
+    assert_eq!(on_loopback, None);
     for bridge_filter in ["0", "1"] {
         let path = "/proc/sys/net/bridge/bridge-nf-call-iptables";
         if std::path::Path::new(path).exists() {
@@ -339,7 +349,33 @@ async fn life(bin: &std::path::Path, dir: &std::path::Path) {
         assert_eq!(ended.phase, PodPhase::Succeeded, "{ended:?}");
     }
 
-    // Its log comes through the API server, which means a serving certificate of kubelet's.
+    // A pod reaches itself through its service.
+    plane
+        .create(
+            "/api/v1/namespaces/default/services",
+            json!({
+                "apiVersion": "v1", "kind": "Service",
+                "metadata": {"name": "self", "namespace": "default"},
+                "spec": {"clusterIP": "10.96.0.81", "selector": {"app": "self"}, "ports": [{"port": 80}]},
+            }),
+        )
+        .await;
+    let own = "echo hello > /index.html; busybox httpd -p 80 -h /; \
+               for i in 1 2 3 4 5 6 7 8 9 10; do \
+               printf 'GET /index.html HTTP/1.0\\r\\n\\r\\n' | nc -w 2 10.96.0.81 80 | busybox grep hello && exit 0; \
+               busybox sleep 0.5; done; exit 1";
+    let mut own = pod("self", name, own);
+    own["metadata"]["labels"] = json!({"app": "self"});
+    own["spec"]["restartPolicy"] = json!("Never");
+    create_pod(&plane, own).await;
+    let ended = node
+        .wait_for_pod("an answer of its own", "self", |p| {
+            matches!(p.phase, PodPhase::Succeeded | PodPhase::Failed)
+        })
+        .await;
+    assert_eq!(ended.phase, PodPhase::Succeeded, "{ended:?}");
+
+    // A log comes through the API server, which means a serving certificate of kubelet's.
     let pods: Api<Pod> = Api::namespaced(plane.client.clone(), "default");
     let log = eventually("a log", Duration::from_secs(20), async || {
         let log = pods.logs("client0", &Default::default()).await.ok()?;

@@ -16,6 +16,9 @@ pub const ROOT: &str = "/var/lib/kubelet";
 /// Logs of the pods' containers, bound like [`ROOT`] because log collectors read them there.
 pub const POD_LOGS: &str = "/var/log/pods";
 
+/// Upstream's own default of `maxOpenFiles`.
+pub const UPSTREAM_OPEN_FILES: u64 = 1_000_000;
+
 /// What kubelet's configuration depends on beside the node's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KubeletEnvironment {
@@ -33,6 +36,8 @@ pub struct KubeletEnvironment {
     pub reserved: Reserved,
     /// kubelet's `oom_score_adj`.
     pub oom_score_adj: i32,
+    /// How many files kubelet may open.
+    pub max_open_files: u64,
 }
 
 /// kubelet's configuration file (JSON, which is YAML too).
@@ -45,6 +50,7 @@ pub fn render(node: &NodeConfig, environment: &KubeletEnvironment) -> String {
         resolv_conf,
         reserved,
         oom_score_adj,
+        max_open_files,
     } = environment;
     let mut config = json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -65,6 +71,7 @@ pub fn render(node: &NodeConfig, environment: &KubeletEnvironment) -> String {
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": cgroup_root,
         "oomScoreAdj": oom_score_adj,
+        "maxOpenFiles": max_open_files,
         "clusterDNS": [node.cluster.dns_ip],
         "clusterDomain": node.cluster.dns_domain,
         "resolvConf": resolv_conf,
@@ -154,6 +161,7 @@ mod tests {
                 disk_threshold: 1 << 30,
             },
             oom_score_adj: -999,
+            max_open_files: UPSTREAM_OPEN_FILES,
         }
     }
 

@@ -5,6 +5,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use nix::sys::resource::{Resource, getrlimit};
+
 use super::mounts::{self, Bind};
 use super::{NodeError, kube_proxy};
 use crate::containerd::config::{ContainerdConfig, registry_hosts};
@@ -222,6 +224,7 @@ fn write_kubelet(
         resolv_conf,
         reserved,
         oom_score_adj,
+        max_open_files: max_open_files(),
     };
     let text = kubelet_config::render(node, &environment);
     store::write_public(&files.kubelet, text.as_bytes()).map_err(|e| of(&e))
@@ -287,6 +290,16 @@ pub fn write_network(
     let conflist = cni::render(&spec.names, spec.pods, mtu, ipam, backend);
     store::write_public(&dir.join(cni::FILE_NAME), conflist.as_bytes())
         .map_err(|e| NodeError::of("network", e))
+}
+
+/// Upstream's default, or what the executor may have where it cannot raise its limit.
+fn max_open_files() -> u64 {
+    if has_sys_resource() {
+        return kubelet_config::UPSTREAM_OPEN_FILES;
+    }
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(kubelet_config::UPSTREAM_OPEN_FILES, |(_, hard)| {
+        hard.min(kubelet_config::UPSTREAM_OPEN_FILES)
+    })
 }
 
 /// Whether the executor may lower a process' `oom_score_adj`.
