@@ -1,25 +1,5 @@
-//! What the framework tells Prometheus. The names are a contract with operators.
-//!
-//! | metric | what |
-//! |---|---|
-//! | `k8sm_leader`, `k8sm_mesos_connected`, `k8sm_recovered` | 1 or 0 |
-//! | `k8sm_agents`, `k8sm_offers_held`, `k8sm_tasks` | how many there are |
-//! | `k8sm_pods{state}` | pods that wait: `queued`, `backing-off`, `planned`, `gated`; `unaccounted` are bound and have no task |
-//! | `k8sm_nodes{phase}` | nodes by phase |
-//! | `k8sm_offers_total{outcome}` | offers `received`, `accepted`, `declined`, `rescinded` |
-//! | `k8sm_tasks_launched_total{kind}` | tasks launched for a `pod` or a `node` |
-//! | `k8sm_unschedulable_total` | attempts to place a pod that found nothing |
-//! | `k8sm_scheduling_passes_total`, `k8sm_reconciliations_total` | so many were completed |
-//! | `k8sm_status_updates_total{state}` | updates from Mesos, repeated ones included |
-//! | `k8sm_scheduling_pass_seconds` | how long one pass of the decision core took |
-//! | `k8sm_pod_placement_seconds` | from the pod's creation to its Binding |
-//! | `k8sm_bind_seconds` | the API call of a Binding |
-//! | `k8sm_launch_seconds{kind}` | from ACCEPT to TASK_STARTING |
-//! | `k8sm_api_calls_total{call,outcome}` | calls of the API server: `ok`, `retry`, `failed` |
-//! | `k8sm_mesos_calls_total{call,outcome}` | calls of the Mesos master |
-//! | `k8sm_certificates_total{decision}` | certificate requests `approved` and `denied` |
-//! | `k8sm_events_dropped_total` | Kubernetes events that were not written because too many waited |
-//! | `k8sm_problems_total` | unusual things that have no object; the log has them |
+//! What the framework tells Prometheus. The names are a contract with operators
+//! (`docs/metrics.md`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -449,13 +429,27 @@ mod tests {
         metrics.events_dropped(5);
         metrics.problem();
         let text = metrics.encode();
-        let lines: Vec<&str> = text
+        let mut lines: Vec<&str> = text
             .lines()
             .filter(|line| {
                 line.starts_with("# TYPE") || (!line.starts_with('#') && !line.contains("_bucket"))
             })
             .collect();
+        // A family's members come in no order.
+        lines.sort_unstable();
         insta::assert_snapshot!(lines.join("\n"));
+    }
+
+    #[test]
+    fn every_metric_is_documented() {
+        let page = include_str!("../../../docs/metrics.md");
+        let text = Metrics::new().encode();
+        for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+            let (name, kind) = line.split_once(' ').unwrap();
+            let total = if kind == "counter" { "_total" } else { "" };
+            let (plain, labelled) = (format!("`{name}{total}`"), format!("`{name}{total}{{"));
+            assert!(page.contains(&plain) || page.contains(&labelled), "{name}");
+        }
     }
 
     #[test]
