@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::mount::{UnmountFlags, unmount};
 
 use super::manifest::Leftover;
+use super::mounts;
 use crate::cgroup::kill;
 
 /// Killing may take so long: a process in uninterruptible sleep dies when its I/O ends.
@@ -199,14 +200,14 @@ pub fn directory(path: &Path) -> Result<(), String> {
             path.display()
         ));
     }
-    for mount in mounts_below(path) {
+    for mount in mounts_in_the_way(path) {
         detach(&mount);
     }
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(format!("{}: {error}", path.display())),
         Ok(meta) if meta.is_dir() => {
-            if let Some(mount) = mounts_below(path).first() {
+            if let Some(mount) = mounts_in_the_way(path).first() {
                 // Removing would go on into whatever is mounted there.
                 return Err(format!("{} is still mounted", mount.display()));
             }
@@ -216,24 +217,9 @@ pub fn directory(path: &Path) -> Result<(), String> {
     }
 }
 
-/// Mount points at or below a path, innermost first.
-fn mounts_below(path: &Path) -> Vec<PathBuf> {
+fn mounts_in_the_way(path: &Path) -> Vec<PathBuf> {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mut mounts: Vec<PathBuf> = text
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(|mount| {
-            PathBuf::from(
-                mount
-                    .replace("\\040", " ")
-                    .replace("\\011", "\t")
-                    .replace("\\134", "\\"),
-            )
-        })
-        .filter(|mount| mount.starts_with(path))
-        .collect();
-    mounts.reverse();
-    mounts
+    mounts::in_the_way(&text, path)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 
 pub mod clean;
 pub mod manifest;
+mod mounts;
 mod slim;
 
 use std::ffi::OsString;
