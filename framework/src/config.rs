@@ -348,3 +348,69 @@ mod tests {
         assert_eq!(tenth("10.96.0.0"), None);
     }
 }
+
+#[cfg(test)]
+mod page {
+    //! The options' page in the documentation is made of the options themselves.
+
+    use clap::CommandFactory;
+
+    use super::Options;
+
+    fn render() -> String {
+        let mut page = String::from(
+            "# Options of k8sm-framework\n\n\
+             Made by `K8SM_UPDATE_DOCS=1 cargo test -p framework --lib page`; do not edit.\n\n\
+             | option | environment | default | what |\n|---|---|---|---|\n",
+        );
+        let command = Options::command();
+        for arg in command.get_arguments() {
+            let Some(long) = arg.get_long().filter(|l| *l != "help" && *l != "version") else {
+                continue;
+            };
+            let value = arg.get_value_names().unwrap_or_default();
+            let value = value.first().map_or("", |name| name.as_str());
+            let code = |text: &str| {
+                if text.is_empty() {
+                    String::new()
+                } else {
+                    format!("`{}`", text.replace('|', "\\|"))
+                }
+            };
+            let env = arg.get_env().and_then(|e| e.to_str()).unwrap_or_default();
+            let default: Vec<&str> = arg
+                .get_default_values()
+                .iter()
+                .filter_map(|v| v.to_str())
+                .collect();
+            let default = if arg.is_required_set() {
+                "required".to_owned()
+            } else {
+                code(&default.join(","))
+            };
+            let help = arg.get_long_help().or(arg.get_help());
+            let help = help.map(ToString::to_string).unwrap_or_default();
+            page.push_str(&format!(
+                "| `--{long} {}` | {} | {default} | {} |\n",
+                value.replace('|', "\\|"),
+                code(env),
+                help.split_whitespace()
+                    .collect::<Vec<_>>()
+                    .join(" ")
+                    .replace('|', "\\|"),
+            ));
+        }
+        page
+    }
+
+    #[test]
+    fn the_options_page_is_up_to_date() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/framework-options.md");
+        let page = render();
+        if std::env::var_os("K8SM_UPDATE_DOCS").is_some() {
+            std::fs::write(path, &page).unwrap();
+        }
+        let written = std::fs::read_to_string(path).unwrap_or_default();
+        assert_eq!(written, page, "see the page's head for how to make it anew");
+    }
+}

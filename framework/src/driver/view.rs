@@ -245,3 +245,105 @@ pub fn node(node: &Node) -> Option<NodeView> {
         ours: note(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn viewer() -> Viewer {
+        let roles = ["k8s".to_owned(), "dev".to_owned()];
+        Viewer::new("default-scheduler", &roles, Accounting::default())
+    }
+
+    fn pod(name: &str, change: impl FnOnce(&mut serde_json::Value)) -> Pod {
+        let mut pod = json!({
+            "metadata": {"name": name, "namespace": "default", "uid": format!("uid-{name}"),
+                         "generation": 1, "creationTimestamp": "2026-11-21T10:00:00Z"},
+            "spec": {"schedulerName": "default-scheduler",
+                     "containers": [{"name": "c", "image": format!("image-of-{name}")}]},
+            "status": {"phase": "Pending"},
+        });
+        change(&mut pod);
+        serde_json::from_value(pod).unwrap()
+    }
+
+    #[test]
+    fn pods_that_ask_for_the_same_share_it() {
+        let mut viewer = viewer();
+        let one = viewer.pod(&pod("one", |_| {})).unwrap();
+        let two = viewer.pod(&pod("two", |_| {})).unwrap();
+        assert!(Arc::ptr_eq(&one.template, &two.template));
+        let other = pod("three", |p| {
+            p["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "2"}});
+        });
+        let other = viewer.pod(&other).unwrap();
+        assert!(!Arc::ptr_eq(&one.template, &other.template));
+        assert_eq!(other.template.amounts.cpus, 2000);
+    }
+
+    #[test]
+    fn what_decides_about_a_pod_is_read() {
+        let mut viewer = viewer();
+        let view = viewer
+            .pod(&pod("p", |p| {
+                p["metadata"]["annotations"] = json!({
+                    "k8s.mesosphere.io/task-id": "uid-p.00000001",
+                    "k8s.mesosphere.io/roles": "dev, other ,k8s",
+                });
+                p["metadata"]["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "DaemonSet",
+                    "name": "d", "uid": "u", "controller": true}]);
+                p["spec"]["priority"] = json!(7);
+                p["spec"]["schedulingGates"] = json!([{"name": "wait"}]);
+                p["spec"]["nodeName"] = json!("n1");
+            }))
+            .unwrap();
+        assert_eq!(view.task, Some("uid-p.00000001".into()));
+        assert_eq!(view.node, Some("n1".into()));
+        assert_eq!(view.priority, 7);
+        assert!(view.gated && view.daemon && view.ours && !view.mirror);
+        assert_eq!(view.template.roles, [Role::from("dev"), Role::from("k8s")]);
+        assert_eq!(view.created, Time(1_795_255_200_000));
+    }
+
+    #[test]
+    fn a_pod_that_cannot_be_placed_says_why() {
+        let mut viewer = viewer();
+        let foreign = viewer.pod(&pod("p", |p| {
+            p["metadata"]["annotations"] = json!({"k8s.mesosphere.io/roles": "spark"});
+        }));
+        let error = foreign.unwrap().template.requirements.clone().unwrap_err();
+        assert_eq!(
+            error,
+            "annotation k8s.mesosphere.io/roles names `spark`, but this framework has the roles k8s, dev"
+        );
+        let negative = viewer.pod(&pod("q", |p| {
+            p["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "-1"}});
+        }));
+        assert!(negative.unwrap().template.requirements.is_err());
+    }
+
+    #[test]
+    fn a_node_is_ours_by_its_complete_annotations() {
+        let node = |annotations: serde_json::Value| -> Node {
+            serde_json::from_value(json!({
+                "metadata": {"name": "n1", "uid": "u", "annotations": annotations},
+                "spec": {"podCIDR": "10.244.1.0/24", "unschedulable": true},
+                "status": {"allocatable": {"cpu": "4", "hugepages-2Mi": "4Mi", "example.com/fpga": "2", "example.com/none": "0"}},
+            }))
+            .unwrap()
+        };
+        let complete = json!({
+            names::AGENT_ID: "S1", names::EXECUTOR_ID: "e", names::EXECUTOR_INFO: "AQI=",
+            names::NODE_TASK_ID: "node.n1.00000001",
+        });
+        let view = super::node(&node(complete)).unwrap();
+        assert_eq!(view.ours.unwrap().executor_info[..], [1, 2]);
+        assert_eq!(view.pod_cidr.as_deref(), Some("10.244.1.0/24"));
+        assert!(view.unschedulable);
+        let other: Vec<(&str, u64)> = view.other.iter().map(|(k, v)| (k.as_str(), *v)).collect();
+        assert_eq!(other, [("example.com/fpga", 2), ("hugepages-2Mi", 4 << 20)]);
+        let half = json!({names::AGENT_ID: "S1", names::EXECUTOR_INFO: "not base64"});
+        assert_eq!(super::node(&node(half)).unwrap().ours, None);
+    }
+}
