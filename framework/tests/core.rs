@@ -390,6 +390,108 @@ fn a_name_that_another_kind_of_node_has_is_not_taken() {
     assert_ne!(prepared[0].as_str(), "a1");
 }
 
+#[test]
+fn a_master_that_answers_no_reconciliation_does_not_stop_launches_for_ever() {
+    let mut bench = Bench::with_node("a1");
+    bench.restart(&[pod("p1")]);
+    bench.wait(Duration::from_secs(10));
+    bench.offer("o9", "a1");
+    assert!(bench.accepts().is_empty());
+    bench.wait(Duration::from_secs(40));
+    bench.offer("o10", "a1");
+    assert_eq!(bench.accepts().len(), 1);
+}
+
+#[test]
+fn a_pod_gets_resources_of_the_role_that_it_prefers() {
+    let mut bench = Bench::with_node("a1");
+    let mut choosy = pod("p1");
+    choosy.template = std::sync::Arc::new(framework::core::pod::PodTemplate::new(
+        choosy.template.requirements.clone(),
+        None,
+        vec!["gold".into(), "*".into()],
+    ));
+    bench.offer_in("o8", "a1", "*");
+    bench.offer_in("o9", "a1", "gold");
+    bench.pod(choosy);
+    let roles = bench.take(|e| matches!(e, Effect::Accept { role, .. } if role.as_str() == "gold"));
+    assert_eq!(roles.len(), 1);
+}
+
+#[test]
+fn a_node_that_fails_to_start_is_left_alone_for_a_while_and_its_pods_go_elsewhere() {
+    let mut bench = Bench::started();
+    bench.pod(pod("p1"));
+    bench.offer("o1", "a1");
+    let accepts = bench.accepts();
+    let tasks: Vec<_> = accepts[0].1.iter().map(|l| l.task().clone()).collect();
+    for task in &tasks {
+        bench.update(task, FAILED);
+    }
+    bench.offer("o2", "a1");
+    bench.offer("o3", "a2");
+    bench.wait(Duration::from_millis(1900));
+    let accepts = bench.accepts();
+    assert!(!accepts.is_empty());
+    assert!(accepts.iter().all(|(agent, _)| agent.as_str() == "a2"));
+}
+
+#[test]
+fn an_executor_that_no_node_lives_by_is_shut_down_before_anything_is_started_there() {
+    let mut bench = Bench::started();
+    bench.pod(pod("p1"));
+    bench.offer_with_executor("o1", "a1", "node.a1.0000beef");
+    assert!(bench.prepared().is_empty() && bench.accepts().is_empty());
+    let shut = bench.take(|e| matches!(e, Effect::Shutdown { .. }));
+    assert_eq!(shut.len(), 1);
+    bench.wait(Duration::from_secs(3));
+    bench.offer("o2", "a1");
+    assert_eq!(bench.accepts().len(), 1);
+}
+
+#[test]
+fn no_node_is_started_under_a_name_that_pods_are_still_bound_to() {
+    let mut bench = Bench::started();
+    let mut old = pod("old");
+    old.node = Some("a1".into());
+    bench.pod(old);
+    bench.pod(pod("p1"));
+    bench.offer("o1", "a1");
+    bench.wait(Duration::from_secs(3));
+    assert!(bench.prepared().is_empty());
+    let Some(Effect::Unschedulable { message, .. }) = bench
+        .take(|e| matches!(e, Effect::Unschedulable { .. }))
+        .pop()
+    else {
+        panic!("the pod's event is missing");
+    };
+    assert_eq!(
+        message,
+        "0/1 nodes are available: 1 node(s) whose former pods are not removed yet."
+    );
+    bench.send(Event::PodGone("old".into()));
+    bench.offer("o2", "a1");
+    bench.wait(Duration::from_secs(2));
+    assert_eq!(bench.accepts().len(), 1);
+}
+
+#[test]
+fn an_unschedulable_pod_does_not_keep_others_waiting_for_offers() {
+    let mut bench = Bench::with_node("a1");
+    for n in 0..12 {
+        let name = format!("big-{n}");
+        bench.pod(support::pod_with(
+            &name,
+            serde_json::json!({"requests": {"cpu": "64"}}),
+        ));
+        bench.wait(Duration::from_millis(300));
+    }
+    bench.take(|e| matches!(e, Effect::Revive));
+    bench.pod(pod("small"));
+    bench.wait(Duration::from_millis(250));
+    assert!(!bench.take(|e| matches!(e, Effect::Revive)).is_empty());
+}
+
 /// `cargo test --release -p framework --test core -- --ignored --nocapture`
 #[test]
 #[ignore = "a measurement"]

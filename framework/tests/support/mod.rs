@@ -77,6 +77,8 @@ pub struct Bench {
     launched: BTreeMap<TaskId, AgentId>,
     agents: BTreeMap<AgentId, Option<IpAddr>>,
     uuid: u8,
+    role: String,
+    executor: Option<String>,
     /// Answer PrepareNode at once, with a pod range.
     pub auto_prepare: bool,
     /// Answer Bind at once.
@@ -103,6 +105,8 @@ impl Bench {
             launched: BTreeMap::new(),
             agents: BTreeMap::new(),
             uuid: 100,
+            role: "*".to_owned(),
+            executor: None,
             auto_prepare: true,
             auto_bind: true,
         };
@@ -282,6 +286,20 @@ impl Bench {
         );
     }
 
+    /// An offer in a role.
+    pub fn offer_in(&mut self, id: &str, agent: &str, role: &str) {
+        self.role = role.to_owned();
+        self.offer(id, agent);
+        self.role = "*".to_owned();
+    }
+
+    /// An offer of an agent on which an executor runs.
+    pub fn offer_with_executor(&mut self, id: &str, agent: &str, executor: &str) {
+        self.executor = Some(executor.to_owned());
+        self.offer(id, agent);
+        self.executor = None;
+    }
+
     fn send_offer(&mut self, id: &str, agent: &str, ip: Option<IpAddr>, ports: PortSet) {
         self.agents.insert(agent.into(), ip);
         let reports = self
@@ -302,7 +320,7 @@ impl Bench {
         let offer = Offer {
             id: id.into(),
             agent: agent.into(),
-            role: "*".into(),
+            role: self.role.as_str().into(),
             pool: Pool::unreserved(SIZE, ports),
         };
         let about = OfferedAgent {
@@ -310,7 +328,7 @@ impl Bench {
             ip,
             attributes: Vec::new(),
             domain: None,
-            executors: Vec::new(),
+            executors: self.executor.iter().map(|e| e.as_str().into()).collect(),
         };
         self.send(Event::Offers(vec![(offer, about)]));
     }
