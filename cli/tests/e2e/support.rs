@@ -228,7 +228,7 @@ impl Cluster {
             let source = self.dir().join(source);
             let _ = Command::new("sh")
                 .arg("-c")
-                .arg("cd \"$0\" 2>/dev/null && find . \\( -name '*.log' -o -name stderr -o -name stdout \\) -size -20M -exec cp --parents {} \"$1\" \\; || true")
+                .arg("cd \"$0\" 2>/dev/null && find . \\( -name '*.log' -o -name stderr -o -name stdout \\) -type f -size -20M -exec cp --parents {} \"$1\" \\; || true")
                 .arg(&source)
                 .arg(&target)
                 .status();

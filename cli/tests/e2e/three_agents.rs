@@ -14,32 +14,31 @@ fn pods_on_three_nodes_reach_each_other_and_survive_the_loss_of_one() {
 
 /// A pod per node, pinned by its host port, which only one pod of a node can have.
 fn pods_spread_over_three_nodes_reach_each_other(cluster: &Cluster) {
-    cluster.apply(&format!(
+    cluster.apply(
         "
 apiVersion: apps/v1
 kind: Deployment
-metadata: {{name: spread}}
+metadata: {name: spread}
 spec:
   replicas: 3
-  selector: {{matchLabels: {{app: spread}}}}
+  selector: {matchLabels: {app: spread}}
   template:
-    metadata: {{labels: {{app: spread}}}}
+    metadata: {labels: {app: spread}}
     spec:
       terminationGracePeriodSeconds: 0
       containers:
       - name: web
-        image: {BUSYBOX}
-        command: [/bin/busybox, sh, -c, 'busybox mkdir -p /w; echo $NAME > /w/index.html; exec /bin/busybox httpd -f -p 8000 -h /w']
-        env: [{{name: NAME, valueFrom: {{fieldRef: {{fieldPath: metadata.name}}}}}}, {{name: PATH, value: /bin}}]
-        ports: [{{containerPort: 8000, hostPort: 31555}}]
-        readinessProbe: {{httpGet: {{path: /index.html, port: 8000}}, periodSeconds: 1}}
+        image: k8s.mesosphere.io/hello:v0.1.0
+        env: [{name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]
+        ports: [{containerPort: 8080, hostPort: 31555}]
+        readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}
 ---
 apiVersion: v1
 kind: Service
-metadata: {{name: spread}}
-spec: {{selector: {{app: spread}}, ports: [{{port: 80, targetPort: 8000}}]}}
-"
-    ));
+metadata: {name: spread}
+spec: {selector: {app: spread}, ports: [{port: 80, targetPort: 8080}]}
+",
+    );
     cluster.wait("three pods are ready", 120, || {
         cluster.ready("app=spread") == 3
     });
@@ -52,67 +51,32 @@ spec: {{selector: {{app: spread}}, ports: [{{port: 80, targetPort: 8000}}]}}
     assert_eq!(nodes.len(), 3, "a host port is taken once on each node");
     for from in pods {
         for to in pods {
-            let (from, ip) = (
-                from["metadata"]["name"].as_str().unwrap(),
-                to["status"]["podIP"].as_str().unwrap(),
-            );
-            let name = to["metadata"]["name"].as_str().unwrap();
-            cluster.wait(&format!("{from} reaches {name} at {ip}"), 30, || {
-                let url = format!("http://{ip}:8000/");
-                cluster
-                    .try_kubectl(&[
-                        "exec",
-                        from,
-                        "--",
-                        "/bin/busybox",
-                        "wget",
-                        "-T",
-                        "5",
-                        "-qO-",
-                        &url,
-                    ])
-                    .is_ok_and(|it| it.trim() == name)
+            let (from, name) = (text(from, "name"), text(to, "name"));
+            let url = format!("http://{}:8080/", to["status"]["podIP"].as_str().unwrap());
+            cluster.wait(&format!("{from} reaches {name} at {url}"), 30, || {
+                asked(cluster, from, &url).is_ok_and(|it| it.contains(name))
             });
         }
     }
 }
 
+fn text<'a>(object: &'a serde_json::Value, field: &str) -> &'a str {
+    object["metadata"][field].as_str().unwrap()
+}
+
+/// What a URL answers, asked from inside a pod.
+fn asked(cluster: &Cluster, pod: &str, url: &str) -> Result<String, String> {
+    cluster.try_kubectl(&["exec", pod, "--", "/hello", "get", url])
+}
+
 fn service_names_resolve_inside_pods(cluster: &Cluster) {
-    let pods = cluster.containers("app=spread");
-    let address = cluster.get(&["service", "spread"])["spec"]["clusterIP"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    for (pod, _) in pods {
-        cluster.wait(
-            &format!("{pod} resolves and reaches the service"),
-            90,
-            || {
-                let looked_up = cluster.try_kubectl(&[
-                    "exec",
-                    &pod,
-                    "--",
-                    "/bin/busybox",
-                    "nslookup",
-                    "spread.default.svc.cluster.local",
-                ]);
-                let url = format!("http://{address}/");
-                looked_up.is_ok_and(|it| it.contains(&address))
-                    && cluster
-                        .try_kubectl(&[
-                            "exec",
-                            &pod,
-                            "--",
-                            "/bin/busybox",
-                            "wget",
-                            "-T",
-                            "5",
-                            "-qO-",
-                            &url,
-                        ])
-                        .is_ok()
-            },
-        );
+    for (pod, _) in cluster.containers("app=spread") {
+        for name in ["spread", "spread.default.svc.cluster.local"] {
+            cluster.wait(&format!("{pod} reaches {name} by its name"), 60, || {
+                asked(cluster, &pod, &format!("http://{name}/"))
+                    .is_ok_and(|it| it.contains("spread-"))
+            });
+        }
     }
     cluster.kubectl(&["delete", "deployment,service", "spread", "--timeout=60s"]);
 }

@@ -5,10 +5,13 @@
 //! `GET /` answers text, `GET /healthz` answers `ok`. The environment says where it runs:
 //! `POD_NAME`, `POD_NAMESPACE`, `NODE_NAME` (all optional), `PORT` (8080). At SIGTERM it stops
 //! accepting, lets requests end, and exits.
+//!
+//! `hello get URL` asks instead, for a look at services and names from inside a pod that has no
+//! other program: `kubectl exec deploy/hello -- /hello get http://hello/`.
 
 use std::env;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
@@ -21,13 +24,25 @@ use nix::sys::signal::{SigSet, Signal};
 const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
 /// Bytes of a request's head, as many servers allow.
 const HEAD_LIMIT: usize = 8 * 1024;
+/// Bytes of an answer that `hello get` reads.
+const ANSWER_LIMIT: u64 = 1 << 20;
 /// Connections at a time; more are refused with 503.
 const CONNECTIONS: usize = 64;
 /// How long open requests may take after SIGTERM; Kubernetes' default grace is 30 s.
 const DRAIN: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
-    match run() {
+    let words: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        [] => run(),
+        ["get", url] => get(url).and_then(|body| io::stdout().write_all(&body)),
+        _ => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "usage: hello, or hello get http://host[:port]/path",
+        )),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("hello: {error}");
@@ -71,6 +86,49 @@ fn run() -> io::Result<()> {
             return Ok(());
         }
     }
+}
+
+/// The body of what a URL answers with 200; every address of the host is tried.
+fn get(url: &str) -> io::Result<Vec<u8>> {
+    let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidInput, what);
+    let rest = url
+        .strip_prefix("http://")
+        .ok_or_else(|| invalid(format!("{url} does not begin with http://")))?;
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let with_port = if host.contains(':') {
+        host.to_owned()
+    } else {
+        format!("{host}:80")
+    };
+    let mut last = invalid(format!("{host} has no address"));
+    for address in with_port.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, REQUEST_DEADLINE) {
+            Ok(stream) => return ask(&stream, host, path),
+            Err(error) => last = io::Error::new(error.kind(), format!("{address}: {error}")),
+        }
+    }
+    Err(last)
+}
+
+fn ask(mut stream: &TcpStream, host: &str, path: &str) -> io::Result<Vec<u8>> {
+    stream.set_read_timeout(Some(REQUEST_DEADLINE))?;
+    stream.set_write_timeout(Some(REQUEST_DEADLINE))?;
+    write!(
+        stream,
+        "GET /{path} HTTP/1.0\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_LIMIT).read_to_end(&mut answer)?;
+    let end = answer
+        .windows(4)
+        .position(|w| w == b"\r\n\r\n")
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not an HTTP answer"))?;
+    let head = String::from_utf8_lossy(&answer[..end]);
+    let status = head.lines().next().unwrap_or_default();
+    if status.split(' ').nth(1) != Some("200") {
+        return Err(io::Error::other(status.to_owned()));
+    }
+    Ok(answer.split_off(end + 4))
 }
 
 fn accept(listener: &TcpListener, open: &Arc<AtomicUsize>) {
@@ -177,6 +235,17 @@ mod tests {
         assert_eq!(status("GET /other HTTP/1.1\r\n\r\n"), "404 Not Found");
         assert_eq!(status("\r\n\r\n"), "400 Bad Request");
         assert!(status(&"x".repeat(HEAD_LIMIT + 1)).starts_with("431"));
+    }
+
+    #[test]
+    fn get_prints_the_body_and_refuses_other_answers() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || accept(&listener, &Arc::new(AtomicUsize::new(0))));
+        assert_eq!(get(&format!("http://{address}/healthz")).unwrap(), b"ok\n");
+        let error = get(&format!("http://{address}/other")).unwrap_err();
+        assert!(error.to_string().contains("404"), "{error}");
+        assert!(get("ftp://x/").is_err());
     }
 
     #[test]
