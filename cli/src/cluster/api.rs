@@ -3,9 +3,10 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -112,6 +113,33 @@ impl Cluster {
         let api: Api<Node> = Api::all(self.client.clone());
         let list = api.list(&ListParams::default()).await;
         Ok(list.map_err(|e| Error::api("list nodes", &e))?.items)
+    }
+
+    /// Names of nodes that are ready and have said so since a moment: a Node object keeps saying
+    /// "ready" for a while after its kubelet has ended.
+    pub async fn nodes_alive_since(&self, moment: SystemTime) -> Result<Vec<String>, Error> {
+        let leases: Api<Lease> = Api::namespaced(self.client.clone(), "kube-node-lease");
+        let leases = leases.list(&ListParams::default()).await;
+        let leases = leases.map_err(|e| Error::api("list the nodes' leases", &e))?;
+        let renewed: Vec<String> = leases
+            .items
+            .into_iter()
+            .filter(|lease| {
+                lease
+                    .spec
+                    .as_ref()
+                    .and_then(|s| s.renew_time.as_ref())
+                    .is_some_and(|time| SystemTime::from(time.0) > moment)
+            })
+            .filter_map(|lease| lease.metadata.name)
+            .collect();
+        let nodes = self.nodes().await?;
+        Ok(nodes
+            .into_iter()
+            .filter(node_is_ready)
+            .filter_map(|node| node.metadata.name)
+            .filter(|name| renewed.contains(name))
+            .collect())
     }
 
     /// Pods of one namespace or of all, optionally with a label selector.

@@ -170,7 +170,7 @@ pub fn payload(paths: &Paths, settings: &Settings, catalog: &Catalog) -> Result<
         components: components(),
         images,
         pause: PAUSE_IMAGE.to_owned(),
-        licenses: Some(catalog.upstream_dir().join("licenses")).filter(|d| d.is_dir()),
+        licenses: licenses(catalog.upstream_dir()),
     };
     let fingerprint = contents.fingerprint()?;
     let note = dir.join("payload.fingerprint");
@@ -192,6 +192,15 @@ pub fn payload(paths: &Paths, settings: &Settings, catalog: &Catalog) -> Result<
         path: built.path,
         kept: false,
     })
+}
+
+/// Licence texts of what is packed: `k8sm upstream build` writes them beside the programs' folder.
+fn licenses(upstream: &Path) -> Option<PathBuf> {
+    let beside = upstream.parent().map(|dir| dir.join("licenses"));
+    [Some(upstream.join("licenses")), beside]
+        .into_iter()
+        .flatten()
+        .find(|dir| dir.is_dir())
 }
 
 /// Payloads are large, and the agents keep copies of those that they use.

@@ -7,7 +7,7 @@
 mod choose;
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use packaging::addons::{Addons, coredns};
 use packaging::control_plane::ControlPlane;
@@ -124,6 +124,13 @@ fn bring_up(
     deadline: Instant,
     progress: &Progress,
 ) -> Result<(), Error> {
+    /// Kubelets renew their leases every 10 s and may be late.
+    const LEASE_AGE: Duration = Duration::from_secs(40);
+    // Of a cluster that was stopped only what nodes say from now on counts.
+    let begun = match Supervisor::new(paths).process() {
+        Some(_) => SystemTime::now() - LEASE_AGE,
+        None => SystemTime::now(),
+    };
     let catalog = Catalog::new(Some(&settings.programs), &settings.upstream)?;
     paths.create()?;
     let _lock = Lock::command(paths)?;
@@ -203,6 +210,10 @@ fn bring_up(
     }
     for name in ["kube-controller-manager", processes::FRAMEWORK] {
         wait_ready(&supervisor, spec.generation, name, name, deadline, progress)?;
+    }
+
+    if let Mesos::Own { agents, .. } = settings.mesos {
+        runtime.block_on(wait_for_nodes(&cluster, agents, begun, deadline, progress))?;
     }
 
     let mut page = None;
@@ -319,6 +330,38 @@ fn describe(report: Option<&Report>) -> String {
     }
 }
 
+/// Waits until every agent of ours is a node.
+async fn wait_for_nodes(
+    cluster: &Cluster,
+    wanted: u32,
+    begun: SystemTime,
+    deadline: Instant,
+    progress: &Progress,
+) -> Result<(), Error> {
+    let start = Instant::now();
+    let mut step = progress.step("nodes");
+    loop {
+        let text = match cluster.nodes_alive_since(begun).await {
+            Ok(alive) if alive.len() >= usize::try_from(wanted).unwrap_or(usize::MAX) => {
+                step.done(&format!("{} ready", alive.len()));
+                return Ok(());
+            }
+            Ok(alive) => format!("{} of {wanted} are ready", alive.len()),
+            Err(error) => error.to_string(),
+        };
+        step.detail(&text);
+        if Instant::now() >= deadline {
+            step.failed();
+            return Err(Error::Timeout {
+                what: "every node".to_owned(),
+                waited: start.elapsed(),
+                detail: format!(": {text}; `k8sm logs framework` tells more"),
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
 async fn deploy_hello(
     cluster: &mut Cluster,
     deadline: Instant,
@@ -355,7 +398,9 @@ fn report(paths: &Paths, settings: &Settings, page: Option<(String, String)>, pr
     progress.note("");
     progress.note(&format!("The cluster is up after {elapsed}."));
     if let Some((url, text)) = page {
-        progress.note(&format!("{url} says: {text}"));
+        progress.note(&format!(
+            "{url} says: {text} (again and again: another pod answers)"
+        ));
     }
     progress.note("");
     progress.note("Try next:");
@@ -363,7 +408,6 @@ fn report(paths: &Paths, settings: &Settings, page: Option<(String, String)>, pr
         format!("export KUBECONFIG={}", paths.kubeconfig().display()),
         format!("k8sm{flag} kubectl get pods -A -o wide"),
         format!("sudo k8sm{flag} ps"),
-        "curl the page again and again: another pod answers".to_owned(),
         format!("k8sm{flag} kubectl scale deployment hello --replicas 10"),
         format!(
             "the Mesos master: {}",
