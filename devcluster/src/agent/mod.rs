@@ -2,7 +2,20 @@
 //! and sees to it that what they report arrives.
 //!
 //! [`core`] decides, [`run()`] works. The container side is in [`container`], [`cgroups`],
-//! [`fetcher`] and [`sandbox`], the memory on disk in [`store`].
+//! [`fetcher`] and [`sandbox`], the memory on disk in `store`.
+//!
+//! Recorded traffic of a real agent is the judge of what it says; where it does less than a
+//! real one, it says so:
+//!
+//! | what | here |
+//! |---|---|
+//! | images, volumes, nested and standalone containers | refused: the launch fails with the reason, calls are answered with 501 |
+//! | isolators | `posix/cpu`, `posix/mem`, `cgroups/cpu`, `cgroups/mem`; others are refused at the start |
+//! | users | those of `/etc/passwd`; supplementary groups are dropped |
+//! | sandbox logs | bounded: cut at 10 MB, what they held is kept once as `stdout.1`, `stderr.1` |
+//! | sandboxes | removed a week after their end (`--gc-delay`), whatever space there is |
+//! | disk quotas, resource providers, draining, authentication, TLS, pressure counters | none |
+//! | an agent that comes back with other resources, attributes or host name | refused, as with Mesos' policy `equal`; another port is fine |
 
 pub mod cgroups;
 pub mod command_executor;
