@@ -222,6 +222,20 @@ fn pods_reach_each_other_with_their_own_addresses_and_the_outside_with_the_nodes
     let seen = connect("p1", "m3", outside, 8082, 1000);
     assert_eq!(seen, IpAddr::from(spec(1).node_ip));
 
+    // What somebody removes comes back with the next look, which any change of nodes causes.
+    let (link, table) = (&spec(1).names.vxlan, &spec(1).names.table);
+    sh(&format!(
+        "ip -n m1 link del {link}; ip netns exec m1 nft delete table ip {table}
+         ip netns exec m1 nft flush chain ip filter FORWARD"
+    ));
+    running[0].nodes.send(peers(&[1, 2, 3])).unwrap();
+    for to in [2, 3] {
+        let seen = connect("p1", &format!("p{to}"), pod(to), 8083, 1000);
+        assert_eq!(seen, pod(1));
+    }
+    let seen = connect("p1", "m3", outside, 8084, 1000);
+    assert_eq!(seen, IpAddr::from(spec(1).node_ip));
+
     // A node that goes away takes its routes with it; the others stay.
     running[0].nodes.send(peers(&[1, 2])).unwrap();
     let end = Instant::now() + DEADLINE;

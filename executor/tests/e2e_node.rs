@@ -426,11 +426,11 @@ async fn life(bin: &std::path::Path, dir: &std::path::Path) {
     // Everything dies, and the next life has certificates and needs no token.
     node.stop().await;
     kill_cgroups(&cgroups);
-    let mut config = config;
-    config.bootstrap_token = "unused.0000000000000000".to_owned();
-    config.ports.balancer = free_port();
+    let mut again = config;
+    again.bootstrap_token = "unused.0000000000000000".to_owned();
+    again.ports.balancer = free_port();
     let began = Instant::now();
-    let mut node = TestNode::start(config, bin, dir).await;
+    let mut node = TestNode::start(again.clone(), bin, dir).await;
     node.wait("Ready without a token", |e| *e == NodeEvent::Ready)
         .await;
     println!(
@@ -445,4 +445,20 @@ async fn life(bin: &std::path::Path, dir: &std::path::Path) {
     .await;
     let cgroups = node.stop().await;
     kill_cgroups(&cgroups);
+
+    // An agent that offers more than its machine has is refused before anything runs.
+    again.allocatable.memory_bytes = 1 << 50;
+    let mut node = TestNode::start(again, bin, dir).await;
+    let failed = node
+        .wait("a refusal", |e| matches!(e, NodeEvent::Failed { .. }))
+        .await;
+    let NodeEvent::Failed { component, message } = failed else {
+        unreachable!()
+    };
+    assert_eq!(component, "kubelet");
+    assert!(
+        message.contains("offers more mem than the machine has"),
+        "{message}"
+    );
+    kill_cgroups(&node.stop().await);
 }
