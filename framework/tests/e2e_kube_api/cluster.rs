@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::future::Future;
+use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -28,14 +29,24 @@ struct Process {
 impl Process {
     fn start(name: &'static str, binaries: &Path, directory: &Path, args: &[String]) -> Self {
         let log = File::create(directory.join(format!("{name}.log"))).unwrap();
-        let child = Command::new(binaries.join(name))
-            .args(args)
-            .current_dir(directory)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap_or_else(|e| panic!("start {name}: {e}"));
+        let program = binaries.join(name);
+        let spawn = |command: &mut Command| {
+            command
+                .args(args)
+                .current_dir(directory)
+                .stdin(Stdio::null())
+                .stdout(log.try_clone().unwrap())
+                .stderr(log.try_clone().unwrap())
+                .spawn()
+        };
+        // It must also end when this process is killed and drops nothing.
+        let mut bound = Command::new("setpriv");
+        bound.args(["--pdeathsig", "KILL", "--"]).arg(&program);
+        let child = match spawn(&mut bound) {
+            Err(error) if error.kind() == ErrorKind::NotFound => spawn(&mut Command::new(&program)),
+            other => other,
+        };
+        let child = child.unwrap_or_else(|e| panic!("start {name}: {e}"));
         Self { name, child }
     }
 
