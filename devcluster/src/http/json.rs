@@ -2,7 +2,8 @@
 //!
 //! Reading: unknown members are ignored, unknown enumeration values count as unset, a string is
 //! taken where a number belongs but not the reverse, bytes are base64, required fields must be
-//! there. Printing: fields that have a default in the protocol are printed even when unset.
+//! there. Printing: fields that have a default in the protocol are printed even when unset, and
+//! the lists of what there is even when empty.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -278,12 +279,25 @@ pub fn print<M: ReflectMessage>(message: &M) -> Value {
     print_dynamic(&message.transcode_to_dynamic())
 }
 
+/// Messages whose lists are printed even when they are empty.
+const ALL_LISTS: [&str; 7] = [
+    "mesos.v1.master.Response.GetAgents",
+    "mesos.v1.master.Response.GetExecutors",
+    "mesos.v1.master.Response.GetFrameworks",
+    "mesos.v1.master.Response.GetTasks",
+    "mesos.v1.agent.Response.GetExecutors",
+    "mesos.v1.agent.Response.GetFrameworks",
+    "mesos.v1.agent.Response.GetTasks",
+];
+
 fn print_dynamic(message: &DynamicMessage) -> Value {
     let mut out = Map::new();
+    let all_lists = ALL_LISTS.contains(&message.descriptor().full_name());
     for field in message.descriptor().fields() {
         let proto = field.field_descriptor_proto();
         let deprecated = proto.options.as_ref().is_some_and(|o| o.deprecated());
-        let has_default = proto.default_value.is_some() && !deprecated;
+        let has_default =
+            (proto.default_value.is_some() || all_lists && field.is_list()) && !deprecated;
         if message.has_field(&field) || has_default {
             let value = message.get_field(&field);
             out.insert(field.name().to_owned(), print_field(&field, &value));

@@ -73,6 +73,14 @@ pub fn normal(value: &Value) -> Value {
         Value::Object(members) => {
             let mut out = serde_json::Map::new();
             for (key, value) in members {
+                // Not a member of an agent's description in version 1: there or not by where it is
+                // printed.
+                if key == "checkpoint"
+                    && members.contains_key("hostname")
+                    && members.contains_key("resources")
+                {
+                    continue;
+                }
                 if TIMES.contains(&key.as_str()) {
                     let zero = matches!(value.as_f64(), Some(0.0)) || value.as_str() == Some("0");
                     out.insert(
@@ -131,26 +139,23 @@ fn sort_key(value: &Value) -> String {
     text
 }
 
-/// Leaves out what the older JSON of the recording's peers does not say or says by default.
+/// Leaves out what a recording made from protobuf lacks: defaults and empty lists.
 pub fn without_defaults(value: &Value) -> Value {
     match value {
         Value::Object(members) => members
             .iter()
             .filter(|(key, value)| {
-                // Printed by default, lost in protobuf.
-                let default = matches!(
-                    (key.as_str(), value),
-                    ("protocol", Value::String(_)) | ("offer_constraints", Value::Object(_))
-                ) || (key.as_str() == "shell" && **value == Value::Bool(true))
-                    || (key.as_str() == "checkpoint" && **value == Value::Bool(false))
-                    || (key.as_str() == "failover_timeout" && value.as_f64() == Some(0.0))
-                    // An empty list and no list are the same in protobuf.
-                    || value.as_array().is_some_and(Vec::is_empty);
-                // Not a member of the message in version 1: there or not by where it is printed.
-                let internal = key.as_str() == "checkpoint"
-                    && members.contains_key("hostname")
-                    && members.contains_key("resources");
-                !default && !internal
+                let default = match (key.as_str(), *value) {
+                    ("protocol", Value::String(_)) | ("offer_constraints", Value::Object(_)) => {
+                        true
+                    }
+                    ("shell", Value::Bool(set)) => *set,
+                    ("checkpoint", Value::Bool(set)) => !set,
+                    ("failover_timeout", Value::Number(n)) => n.as_f64() == Some(0.0),
+                    (_, Value::Array(items)) => items.is_empty(),
+                    _ => false,
+                };
+                !default
             })
             .map(|(k, v)| (k.clone(), without_defaults(v)))
             .collect(),

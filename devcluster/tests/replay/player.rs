@@ -522,11 +522,14 @@ impl Player {
         }
         let actual: Value = serde_json::from_slice(&actual).unwrap();
         let recorded = self.ids.translate_json(&entry["json"]);
-        self.compare(entry, &recorded, &actual);
+        self.compare(entry, Encoding::Json, &recorded, &actual);
     }
 
-    fn compare(&mut self, entry: &Value, recorded: &Value, actual: &Value) {
-        let strip = |v: &Value| compare::normal(&compare::without_defaults(v));
+    fn compare(&mut self, entry: &Value, encoding: Encoding, recorded: &Value, actual: &Value) {
+        let strip = |v: &Value| match encoding {
+            Encoding::Json => compare::normal(v),
+            Encoding::Protobuf => compare::normal(&compare::without_defaults(v)),
+        };
         if let Some(text) = compare::difference(&strip(recorded), &strip(actual)) {
             self.differs(entry, &format!("{}: {text}", recorded["type"]));
         }
@@ -564,7 +567,7 @@ impl Player {
                 Some(actual) => {
                     self.learn(&recorded, &actual);
                     let recorded = self.ids.translate_json(&recorded);
-                    self.compare(entry, &recorded, &actual);
+                    self.compare(entry, stream.encoding, &recorded, &actual);
                 }
                 None => self.differs(entry, &format!("did not come: {recorded}")),
             }
@@ -660,7 +663,8 @@ impl Player {
         }
         self.learn(recorded, &actual);
         let recorded = self.ids.translate_json(recorded);
-        self.compare(entry, &recorded, &actual);
+        let encoding = self.connections.get(conn).map(|c| c.stream.encoding);
+        self.compare(entry, encoding.unwrap_or_default(), &recorded, &actual);
     }
 
     fn closed(&mut self, entry: &Value, conn: &str) {
