@@ -92,6 +92,22 @@ mod tests {
         );
     }
 
+    proptest::proptest! {
+        #[test]
+        fn a_range_survives_being_written(base: u32, prefix in 0_u8..=32) {
+            let masked = u64::from(base) >> (32 - prefix) << (32 - prefix);
+            let base = Ipv4Addr::from(u32::try_from(masked).unwrap());
+            let range = Cidr::new(base, prefix).unwrap();
+            proptest::prop_assert_eq!(range.to_string().parse(), Ok(range));
+            proptest::prop_assert!(range.contains(base) && range.overlaps(range));
+        }
+
+        #[test]
+        fn no_text_is_a_panic(text: String) {
+            let _ = text.parse::<Cidr>();
+        }
+    }
+
     #[test]
     fn what_is_no_range_is_refused_by_name() {
         for text in ["", "10.0.0.0", "10.0.0.1/8", "10.0.0.0/33", "::/0", "a/b"] {

@@ -1,5 +1,5 @@
-//! `k8sm logs`: logs of the control plane, of Mesos, of the framework, and of a node's own
-//! processes where the node lives in this machine's mount namespace.
+//! `k8sm logs`: logs of the control plane, of Mesos, of the framework, and of the nodes' own
+//! processes as long as their agents are this instance's.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
@@ -44,8 +44,11 @@ pub fn run(paths: &Paths, args: &Logs) -> Result<(), Error> {
 /// `kubelet`, and `<node>/kubelet`.
 fn find(paths: &Paths) -> BTreeMap<String, PathBuf> {
     let mut found = BTreeMap::new();
-    let nodes = paths.node_data().join("nodes");
-    let nodes: Vec<PathBuf> = children(&nodes);
+    let mut nodes = children(&paths.node_data().join("nodes"));
+    // Nodes in mount namespaces of their own, as seen from outside.
+    for agent in children(&paths.mesos()) {
+        nodes.extend(children(&agent.join("namespace/var-lib-k8sm/nodes")));
+    }
     for node in &nodes {
         let node_name = node.file_name().unwrap_or_default().to_string_lossy();
         for (name, path) in logs_in(&node.join("logs")) {
