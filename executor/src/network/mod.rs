@@ -32,6 +32,7 @@ use rand::Rng;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::credentials::api::Backoff;
 use crate::guard::manifest::{Leftover, Manifest, ManifestError};
 use cni::FilterBackend;
 use command::CommandError;
@@ -212,23 +213,29 @@ impl Network {
         mut troubles: impl FnMut(Option<String>),
     ) {
         let mut last: Option<String> = None;
+        let mut backoff = Backoff::up_to(RESYNC);
         loop {
             let wanted = nodes.borrow_and_update().clone();
+            let mut period = RESYNC.mul_f64(rand::rng().random_range(0.8..1.2));
             let trouble = match self.resync(wanted.as_ref(), cleanup).await {
-                Ok(refused) if refused.is_empty() => None,
-                Ok(refused) => Some(refused.join("; ")),
-                Err(error) => Some(error.to_string()),
+                Ok(refused) => {
+                    backoff.reset();
+                    Some(refused.join("; ")).filter(|all| !all.is_empty())
+                }
+                Err(error) => {
+                    period = backoff.pause();
+                    Some(error.to_string())
+                }
             };
             if trouble != last {
                 troubles(trouble.clone());
                 last = trouble;
             }
-            let pause = RESYNC.mul_f64(rand::rng().random_range(0.8..1.2));
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(period) => {}
                 changed = nodes.changed() => {
-                    let wait = if changed.is_ok() { GATHER } else { pause };
+                    let wait = if changed.is_ok() { GATHER } else { period };
                     tokio::select! {
                         () = stop.cancelled() => return,
                         () = tokio::time::sleep(wait) => {}
