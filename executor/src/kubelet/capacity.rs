@@ -17,7 +17,7 @@ const MAX_DISK_THRESHOLD: u64 = 1 << 30;
 pub struct Capacity {
     /// Thousandths of a CPU: online processors.
     pub cpu_millis: u64,
-    /// Bytes: `MemTotal`.
+    /// Bytes: `MemTotal` less huge pages, which kubelet takes from what ordinary memory is left.
     pub memory_bytes: u64,
     /// Bytes: size of the file system of kubelet's root.
     pub disk_bytes: u64,
@@ -66,7 +66,7 @@ impl Capacity {
             what: "memory (/proc/meminfo)",
             source,
         })?;
-        let memory_bytes = mem_total(&meminfo).ok_or_else(|| CapacityError {
+        let memory_bytes = ordinary_memory(&meminfo).ok_or_else(|| CapacityError {
             what: "memory (/proc/meminfo)",
             source: io::Error::new(io::ErrorKind::InvalidData, "no MemTotal"),
         })?;
@@ -120,10 +120,14 @@ fn cpus(millis: u64) -> String {
     format!("{}.{:03}", millis / 1000, millis % 1000)
 }
 
-fn mem_total(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|l| l.strip_prefix("MemTotal:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kib.checked_mul(1024)
+fn ordinary_memory(meminfo: &str) -> Option<u64> {
+    let bytes = |key: &str| -> Option<u64> {
+        let line = meminfo.lines().find_map(|l| l.strip_prefix(key))?;
+        let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        kib.checked_mul(1024)
+    };
+    // Linux before 4.19 does not add its huge pages up; they are rare there.
+    bytes("MemTotal:")?.checked_sub(bytes("Hugetlb:").unwrap_or(0))
 }
 
 /// Length of a list of processors such as `0-3,8`.
@@ -206,7 +210,9 @@ mod tests {
     #[test]
     fn memory_is_read_in_bytes() {
         let text = "MemTotal:       24681792 kB\nMemFree: 1 kB\n";
-        assert_eq!(mem_total(text), Some(24_681_792 * 1024));
-        assert_eq!(mem_total("MemFree: 1 kB\n"), None);
+        assert_eq!(ordinary_memory(text), Some(24_681_792 * 1024));
+        let huge = "MemTotal: 4096 kB\nHugetlb: 2048 kB\n";
+        assert_eq!(ordinary_memory(huge), Some(2048 * 1024));
+        assert_eq!(ordinary_memory("MemFree: 1 kB\n"), None);
     }
 }
