@@ -277,7 +277,7 @@ impl MasterState {
     /// The settings by the names of Mesos' flags.
     pub(super) fn flags(&self) -> Vec<(&'static str, String)> {
         let s = &self.settings;
-        let secs = |d: std::time::Duration| format!("{}secs", d.as_secs_f64());
+        let secs = as_flag;
         let mut out = vec![
             ("agent_ping_timeout", secs(s.agent_ping_timeout)),
             ("agent_reregister_timeout", secs(s.agent_reregister_timeout)),
@@ -426,6 +426,25 @@ impl MasterState {
         out.sort_by_key(|(name, _)| *name);
         out
     }
+}
+
+/// A duration as Mesos writes it: in the largest unit in which it is whole.
+fn as_flag(duration: std::time::Duration) -> String {
+    let nanos = duration.as_nanos();
+    for (unit, length) in [
+        ("weeks", 604_800_000_000_000),
+        ("days", 86_400_000_000_000),
+        ("hrs", 3_600_000_000_000),
+        ("mins", 60_000_000_000),
+        ("secs", 1_000_000_000),
+        ("ms", 1_000_000),
+        ("us", 1_000),
+    ] {
+        if nanos > 0 && nanos.is_multiple_of(length) {
+            return format!("{}{unit}", nanos / length);
+        }
+    }
+    format!("{nanos}ns")
 }
 
 /// The version whose behaviour is implemented, and who implements it.

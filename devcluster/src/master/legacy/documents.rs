@@ -11,7 +11,7 @@ use crate::ids::FrameworkId;
 use crate::master::frameworks::{capabilities_of, roles_of};
 use crate::master::state::{Agent, Executor, Framework, MasterState, VERSION};
 use crate::master::view;
-use crate::resources::{self, Resources, Scalar};
+use crate::resources::{self, Format, Resources, Scalar};
 
 pub(super) fn version() -> Value {
     json!({
@@ -124,11 +124,10 @@ fn slave(state: &MasterState, id: &str, agent: &Agent) -> Value {
     out
 }
 
-fn slave_list(state: &MasterState, only: Option<&String>) -> Vec<Value> {
+fn slave_list(state: &MasterState) -> Vec<Value> {
     state
         .agents
         .iter()
-        .filter(|(id, _)| only.is_none_or(|only| id.as_str() == only))
         .map(|(id, agent)| slave(state, id.as_str(), agent))
         .collect()
 }
@@ -142,8 +141,36 @@ fn recovered(state: &MasterState) -> Vec<Value> {
 }
 
 pub(super) fn slaves(state: &MasterState, query: &BTreeMap<String, String>) -> Value {
+    let only = query.get("slave_id");
+    let list: Vec<_> = state
+        .agents
+        .iter()
+        .filter(|(id, _)| only.is_none_or(|only| id.as_str() == only))
+        .map(|(id, agent)| {
+            let mut out = slave(state, id.as_str(), agent);
+            let (used, offered) = view::agent_used_and_offered(state, agent);
+            let full = |r: &Resources| -> Value {
+                let list = r.to_pb(Format::Endpoint);
+                list.iter().map(http::json::print).collect()
+            };
+            let reserved: Map<String, Value> = agent
+                .total
+                .by_reservation()
+                .iter()
+                .map(|(role, part)| (role.clone(), full(part)))
+                .collect();
+            if let Some(map) = out.as_object_mut() {
+                map.insert("reserved_resources_full".to_owned(), reserved.into());
+                let unreserved = full(&agent.total.unreserved());
+                map.insert("unreserved_resources_full".to_owned(), unreserved);
+                map.insert("used_resources_full".to_owned(), full(&used));
+                map.insert("offered_resources_full".to_owned(), full(&offered));
+            }
+            out
+        })
+        .collect();
     json!({
-        "slaves": slave_list(state, query.get("slave_id")),
+        "slaves": list,
         "recovered_slaves": recovered(state),
     })
 }
@@ -164,7 +191,11 @@ pub(crate) fn task(task: &pb::Task) -> Value {
                     map.insert("labels".to_owned(), list_of_labels(labels));
                 }
                 if let Some(container) = &status.container_status {
-                    map.insert("container_status".to_owned(), http::json::print(container));
+                    let mut container = http::json::print(container);
+                    if let Some(map) = container.as_object_mut() {
+                        map.remove("executor_pid");
+                    }
+                    map.insert("container_status".to_owned(), container);
                 }
                 if let Some(healthy) = status.healthy {
                     map.insert("healthy".to_owned(), healthy.into());
@@ -194,6 +225,9 @@ pub(crate) fn task(task: &pb::Task) -> Value {
         if let Some(container) = &task.container {
             map.insert("container".to_owned(), http::json::print(container));
         }
+        if let Some(check) = &task.health_check {
+            map.insert("health_check".to_owned(), http::json::print(check));
+        }
         if let Some(user) = &task.user {
             map.insert("user".to_owned(), user.as_str().into());
         }
@@ -215,14 +249,34 @@ pub(crate) fn list_of_labels(labels: &pb::Labels) -> Value {
 
 fn executor(agent: &str, executor: &Executor) -> Value {
     let info = &executor.info;
-    json!({
+    let allocations = executor.resources.by_allocation();
+    let mut out = json!({
         "executor_id": info.executor_id.value,
         "name": info.name.clone().unwrap_or_default(),
         "framework_id": info.framework_id.as_ref().map_or("", |f| f.value.as_str()),
-        "command": info.command.as_ref().map(http::json::print).unwrap_or_else(|| json!({})),
+        "command": info.command.as_ref().map(command).unwrap_or_else(|| json!({})),
         "resources": quantities(&executor.resources.unallocated()),
         "slave_id": agent,
-    })
+    });
+    if let Some(map) = out.as_object_mut() {
+        if let Some(role) = allocations.keys().next() {
+            map.insert("role".to_owned(), role.as_str().into());
+        }
+        if info.r#type.is_some() {
+            map.insert("type".to_owned(), info.r#type().as_str_name().into());
+        }
+    }
+    out
+}
+
+fn command(info: &pb::CommandInfo) -> Value {
+    let mut out = http::json::print(info);
+    if let Some(map) = out.as_object_mut() {
+        let arguments = map.remove("arguments");
+        map.insert("argv".to_owned(), arguments.unwrap_or_else(|| json!([])));
+        map.entry("uris").or_insert_with(|| json!([]));
+    }
+    out
 }
 
 fn framework(state: &MasterState, id: &FrameworkId, f: &Framework) -> Value {
@@ -262,7 +316,10 @@ fn framework(state: &MasterState, id: &FrameworkId, f: &Framework) -> Value {
             "connected": f.connected(),
             "recovered": f.recovered,
             "registered_time": seconds(f.registered),
-            "reregistered_time": seconds(f.reregistered),
+            "offer_constraints": f
+                .offer_constraints
+                .as_ref()
+                .map_or_else(|| json!({}), http::json::print),
             "unregistered_time": seconds(f.unregistered),
             "tasks": list(&mut f.tasks.values().map(|t| &t.pb)),
             "unreachable_tasks": list(&mut f.unreachable.iter()),
@@ -272,6 +329,12 @@ fn framework(state: &MasterState, id: &FrameworkId, f: &Framework) -> Value {
         });
         if let Value::Object(more) = more {
             map.extend(more);
+        }
+        if f.reregistered != f.registered {
+            map.insert(
+                "reregistered_time".to_owned(),
+                json!(seconds(f.reregistered)),
+            );
         }
     }
     out
@@ -332,6 +395,10 @@ pub(super) fn frameworks(state: &MasterState, query: &BTreeMap<String, String>) 
                     "active": false, "connected": false, "recovered": false,
                     "registered_time": time(record.registered_time),
                     "unregistered_time": time(record.unregistered_time),
+                    "offer_constraints": record
+                        .offer_constraints
+                        .as_ref()
+                        .map_or_else(|| json!({}), http::json::print),
                     "tasks": [], "unreachable_tasks": [],
                     "completed_tasks": tasks.iter().map(task).collect::<Vec<_>>(),
                     "offers": [], "executors": [],
@@ -376,7 +443,7 @@ pub(super) fn state(state: &MasterState, cluster: Option<&str>) -> Value {
             "id": info.id, "pid": info.pid, "port": info.port, "hostname": info.hostname,
         },
         "flags": flags(state, cluster),
-        "slaves": slave_list(state, None),
+        "slaves": slave_list(state),
         "recovered_slaves": recovered(state),
         "orphan_tasks": [],
     });
@@ -392,7 +459,7 @@ pub(super) fn state(state: &MasterState, cluster: Option<&str>) -> Value {
 }
 
 pub(super) fn summary(state: &MasterState, cluster: Option<&str>) -> Value {
-    const STATES: [pb::TaskState; 12] = [
+    const STATES: [pb::TaskState; 10] = [
         pb::TaskState::TaskStaging,
         pb::TaskState::TaskStarting,
         pb::TaskState::TaskRunning,
@@ -403,8 +470,6 @@ pub(super) fn summary(state: &MasterState, cluster: Option<&str>) -> Value {
         pb::TaskState::TaskLost,
         pb::TaskState::TaskError,
         pb::TaskState::TaskUnreachable,
-        pb::TaskState::TaskGone,
-        pb::TaskState::TaskDropped,
     ];
     let counts = |tasks: &[&pb::Task]| -> Map<String, Value> {
         STATES
@@ -431,6 +496,9 @@ pub(super) fn summary(state: &MasterState, cluster: Option<&str>) -> Value {
             let mut out = framework_head(&f.info);
             let (used, offered) = view::used_and_offered(state, id);
             if let Some(map) = out.as_object_mut() {
+                for longer in ["user", "failover_timeout", "checkpoint", "roles", "role"] {
+                    map.remove(longer);
+                }
                 map.insert("used_resources".to_owned(), quantities(&used.unallocated()));
                 map.insert(
                     "offered_resources".to_owned(),
@@ -455,13 +523,17 @@ pub(super) fn summary(state: &MasterState, cluster: Option<&str>) -> Value {
         .iter()
         .map(|(id, agent)| {
             let mut out = slave(state, id.as_str(), agent);
-            let tasks: Vec<_> = agent
-                .tasks
-                .iter()
-                .filter_map(|(f, t)| Some(&state.frameworks.get(f)?.tasks.get(t)?.pb))
+            // Ended ones too, as far as they are remembered.
+            let tasks: Vec<_> = state
+                .frameworks
+                .keys()
+                .flat_map(&tasks_of)
+                .filter(|t| t.agent_id.value == id.as_str())
                 .collect();
-            let frameworks: std::collections::BTreeSet<_> =
-                agent.tasks.iter().map(|(f, _)| f.as_str()).collect();
+            let frameworks: std::collections::BTreeSet<_> = tasks
+                .iter()
+                .map(|t| t.framework_id.value.as_str())
+                .collect();
             if let Some(map) = out.as_object_mut() {
                 map.extend(counts(&tasks));
                 map.insert("framework_ids".to_owned(), json!(frameworks));

@@ -41,6 +41,14 @@ pub(super) fn get(shared: &Shared, method: &Method, path: &str, query: &str) -> 
         "/quota" => |_, _, _| json!({}),
         "/health" => return http::empty(200),
         "/redirect" => return redirect(shared),
+        "/machine/up" | "/machine/down" | "/reserve" | "/unreserve" | "/create-volumes"
+        | "/destroy-volumes" => {
+            return if *method == Method::POST {
+                http::error(501, "not supported by this master (devcluster)")
+            } else {
+                http::method_not_allowed("POST", method.as_str())
+            };
+        }
         _ => return http::not_found(),
     };
     if *method != Method::GET && *method != Method::HEAD {
