@@ -9,7 +9,7 @@
 //!
 //! | what | here |
 //! |---|---|
-//! | images, volumes, nested and standalone containers | refused: the launch fails with the reason, calls are answered with 501 |
+//! | images, volumes, container networks, the default executor, nested and standalone containers | refused: the launch fails with the reason, calls are answered with 501 |
 //! | isolators | `posix/cpu`, `posix/mem`, `cgroups/cpu`, `cgroups/mem`; others are refused at the start |
 //! | users | those of `/etc/passwd`; supplementary groups are dropped |
 //! | sandbox logs | bounded: cut at 10 MB, what they held is kept once as `stdout.1`, `stderr.1` |
@@ -31,8 +31,9 @@ mod link;
 pub mod paths;
 mod run;
 pub mod sandbox;
+mod start;
 mod store;
 mod watch;
 
 pub use config::{AgentConfig, BadFlag, Isolation, Launcher};
-pub use run::{Agent, AgentError, run};
+pub use start::{Agent, AgentError, run};

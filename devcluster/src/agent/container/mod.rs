@@ -5,6 +5,7 @@
 //! agent's own wish) and leaves nothing behind. What the kernel is asked for is in
 //! [`super::cgroups`]; without cgroups a container is a session of processes ([`posix`]).
 
+mod containerizer;
 pub mod init;
 mod lifecycle;
 mod posix;
@@ -18,7 +19,8 @@ use std::path::PathBuf;
 use mesos::pb;
 use serde::{Deserialize, Serialize};
 
-pub use lifecycle::{Containerizer, ContainerizerConfig, ContainerizerError, sweep};
+pub use containerizer::Containerizer;
+pub use lifecycle::{ContainerizerConfig, ContainerizerError, sweep};
 pub use process::{ProcessRef, kill, start_time};
 
 /// A container, a UUID that the agent draws.

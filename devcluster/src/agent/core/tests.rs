@@ -1,7 +1,8 @@
 //! The core's rules, without any I/O: what each event leads to, in order.
 
 use super::*;
-use crate::agent::container::{Cause, Termination};
+use crate::agent::container::{Cause, ContainerId, Termination};
+use model::StreamId;
 use pb::executor::call::Subscribe;
 use pb::executor::event::Type as Told;
 
