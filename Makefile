@@ -8,7 +8,7 @@ AGENTS ?= 1
 K8SM   := $(TARGET)/release/k8sm
 
 .DEFAULT_GOAL := help
-.PHONY: help up down setup-% build release check fmt lint deny unit test test-all e2e test-vm conformance bench fuzz docs clean
+.PHONY: help up down build release check fmt lint deny unit test test-all e2e test-vm conformance bench fuzz docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,7 @@ unit:
 test: setup-test check e2e ## check, and whole clusters on real processes (root through sudo)
 
 e2e: build
+	@scripts/docs check
 	@$(TARGET)/debug/k8sm upstream build >/dev/null
 	@$(SUDO) env "PATH=$$PATH" K8SM_UPSTREAM_BIN="$$($(TARGET)/debug/k8sm upstream path)" $(TOOLS)/cargo-nextest nextest run --profile e2e --workspace
 
@@ -58,6 +59,9 @@ conformance: setup-conformance release ## upstream's conformance tests on three 
 bench: setup-bench release ## speed and memory, as ratios in one run
 	@$(K8SM) upstream build >/dev/null
 	@$(SUDO) env "PATH=$$PATH" K8SM_UPSTREAM_BIN="$$($(K8SM) upstream path)" cargo bench --quiet -p cli --bench cluster
+
+docs: build ## writes docs/flags.md from the programs' own help
+	@scripts/docs
 
 clean: ## removes what cargo built (not the cache of upstream components)
 	@cargo clean
