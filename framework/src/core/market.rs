@@ -41,6 +41,9 @@ impl State {
 
     /// Declines what was held long enough without being of use.
     pub(super) fn return_offers(&mut self) {
+        if self.now < self.return_due {
+            return;
+        }
         let linger = self.config.linger;
         let mut next: Option<Duration> = None;
         let mut back: Vec<(AgentId, Role)> = Vec::new();
@@ -62,6 +65,7 @@ impl State {
             }
         }
         if let Some(left) = next {
+            self.return_due = self.now + left;
             self.after(left, Timer::Schedule);
         }
         if back.is_empty() {

@@ -104,6 +104,11 @@ impl Default for CoreConfig {
     }
 }
 
+/// So many held offers and waiting pods make a pass costly.
+const MUCH: usize = 200;
+/// Between such passes at least.
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// Order in the scheduling queue: higher priority, then age.
 type QueueKey = (Reverse<i32>, Time, PodUid);
 
@@ -147,6 +152,10 @@ pub struct State {
 
     /// Whether a scheduling pass may find something to do.
     dirty: bool,
+    /// When the last one was.
+    last_pass: Time,
+    /// No held offer is due to go back before.
+    return_due: Time,
     suppressed: bool,
     /// Whether a REVIVE may bring offers that are of use now.
     wants_revive: bool,
@@ -188,6 +197,8 @@ impl State {
             candidates: HashMap::new(),
             cursor: 0,
             dirty: false,
+            last_pass: Time(0),
+            return_due: Time(0),
             // A new subscription is not suppressed.
             suppressed: false,
             wants_revive: false,
@@ -241,8 +252,18 @@ impl State {
             self.fire(timer);
         }
         if self.dirty && self.may_schedule() {
-            self.dirty = false;
-            self.schedule();
+            // A pass costs with what is held and what waits; where that is much, what comes
+            // within a moment is looked at together.
+            let much = self.offers.len() + self.queue.len() > MUCH;
+            let pause = if much { PAUSE } else { Duration::ZERO };
+            let next = self.last_pass + pause;
+            if self.now >= next {
+                self.dirty = false;
+                self.last_pass = self.now;
+                self.schedule();
+            } else {
+                self.timers.set(next, Timer::Schedule);
+            }
         }
         std::mem::take(&mut self.effects)
     }

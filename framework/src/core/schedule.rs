@@ -129,6 +129,9 @@ impl State {
     }
 
     fn place_pods(&mut self, accepts: &mut Accepts) {
+        if self.queue.is_empty() {
+            return;
+        }
         let waiting: Vec<PodUid> = self.queue.iter().map(|(_, _, uid)| uid.clone()).collect();
         let mut order = self.order();
         // Pods of one template fail alike, as long as nothing is added in between.
