@@ -47,6 +47,7 @@ impl Instance {
             images: vec![],
             registry_mirrors: vec![],
             framework_args: vec![],
+            absent_before: vec![],
             owner: (0, 0),
         };
         settings.write(&paths).unwrap();

@@ -4,6 +4,7 @@
 //! could not be removed is said at the end.
 
 pub mod cgroups;
+pub mod directories;
 pub mod executors;
 pub mod leftovers;
 pub mod mounts;
@@ -39,6 +40,7 @@ pub fn machine(paths: &Paths, settings: Option<&Settings>) -> Result<(), Error> 
     left.extend(network::remove(paths));
     left.extend(cgroups::remove(&roots));
     cgroups::remove_empty_parents();
+    directories::remove_empty(settings.map_or(&[][..], |s| &s.absent_before));
     if left.is_empty() {
         Ok(())
     } else {

@@ -208,6 +208,7 @@ mod tests {
             programs: "/bin".into(),
             upstream: "/bin".into(),
             framework_args: vec![],
+            absent_before: vec![],
             owner: (0, 0),
         };
         let report = |name: &str, stage, pid, error: Option<&str>| Report {

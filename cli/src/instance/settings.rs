@@ -77,6 +77,10 @@ pub struct Settings {
     /// Further arguments of the framework.
     #[serde(default)]
     pub framework_args: Vec<String>,
+    /// Directories of the system that did not exist before: nodes mount over them, and `down`
+    /// removes them when they are empty.
+    #[serde(default)]
+    pub absent_before: Vec<PathBuf>,
     /// User and group that the kubeconfig belongs to.
     pub owner: (u32, u32),
 }
@@ -217,6 +221,7 @@ mod tests {
             programs: "/usr/lib/k8sm".into(),
             upstream: "/usr/lib/k8sm/upstream".into(),
             framework_args: vec![],
+            absent_before: vec![],
             owner: (0, 0),
         }
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::check_machine;
 use crate::args::Up;
 use crate::catalog;
+use crate::clean;
 use crate::error::Error;
 use crate::instance::{self, Mesos, Paths, PortChooser, Settings};
 use crate::preflight::facts;
@@ -109,6 +110,7 @@ fn fresh(args: &Up) -> Result<Settings, Error> {
         service_cidr: args.service_cidr.clone(),
         images: Vec::new(),
         framework_args: Vec::new(),
+        absent_before: clean::directories::absent(),
         registry_mirrors: Vec::new(),
         programs: Default::default(),
         upstream: Default::default(),
