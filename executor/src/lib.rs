@@ -31,5 +31,6 @@ pub mod payload;
 pub mod pidfd;
 pub mod pods;
 pub mod report;
+mod slim;
 pub mod supervise;
 pub mod sweep;

@@ -30,6 +30,8 @@ pub use replace::resume_bytes;
 const TICK: Duration = Duration::from_secs(1);
 /// How often ending pods' cgroups are looked at, while there are such.
 const EMPTY_EVERY: Duration = Duration::from_millis(100);
+/// How often memory is let go of that is not needed while nothing much happens.
+const SLIM_EVERY: Duration = Duration::from_secs(300);
 /// Calls to the agent that may be under way at once.
 const CALLS: usize = 16;
 
@@ -93,6 +95,7 @@ struct Loop {
     reports: mpsc::Sender<ToFramework>,
     internal: mpsc::Sender<Internal>,
     subscribed: bool,
+    replacement_wanted: bool,
     exit: Option<bool>,
 }
 
@@ -138,10 +141,14 @@ pub async fn run(options: Options) -> Result<bool, LoopError> {
         reports,
         internal,
         subscribed: false,
+        replacement_wanted: false,
         exit: None,
     };
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut slim = tokio::time::interval(SLIM_EVERY);
+    slim.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    slim.reset();
     let mut agent_gone = false;
     loop {
         tokio::select! {
@@ -159,16 +166,21 @@ pub async fn run(options: Options) -> Result<bool, LoopError> {
                 state.apply_limits();
                 state.event(Event::Tick);
             }
+            _ = slim.tick() => crate::slim::slim(),
             () = tokio::time::sleep(EMPTY_EVERY), if !state.emptying.is_empty() => state.look_for_empty(),
             _ = received(&mut terminate) => {
                 tracing::info!("SIGTERM: ending the node");
                 state.event(Event::Shutdown);
             }
-            _ = received(&mut hang_up) => state.replace(),
+            _ = received(&mut hang_up) => {
+                tracing::info!("SIGHUP: replacing the executor as soon as that is safe");
+                state.replacement_wanted = true;
+            }
         }
         if let Some(failed) = state.exit {
             return Ok(failed);
         }
+        state.replace_when_safe();
     }
 }
 

@@ -16,19 +16,17 @@ use super::Loop;
 pub const RESUME: &str = "--resume-fd";
 
 impl Loop {
-    pub(super) fn replace(&mut self) {
-        if !self.subscribed {
-            // An agent that comes back kills executors that are not there within seconds.
-            tracing::warn!("not replacing the executor while the agent is away; try again");
+    /// Replaces the executor as soon as that is safe: not while the agent is away (one that comes
+    /// back kills executors that are not there within seconds), and not while the node comes up
+    /// or goes. Called again until it is done.
+    pub(super) fn replace_when_safe(&mut self) {
+        if !self.replacement_wanted || !self.subscribed {
             return;
         }
-        let bytes = match self.core.hand_over() {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                tracing::warn!("not replacing the executor: {error}");
-                return;
-            }
+        let Ok(bytes) = self.core.hand_over() else {
+            return;
         };
+        self.replacement_wanted = false;
         // Returns only if it failed; then everything goes on as before.
         let error = exec(&bytes);
         tracing::error!("replacing the executor: {error}");

@@ -8,7 +8,6 @@
 pub mod clean;
 pub mod manifest;
 mod mounts;
-mod slim;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -159,7 +158,7 @@ pub fn run(args: &[OsString]) -> Result<(), GuardError> {
     }
     let owner = manifest::read_owner(&manifest)?;
     let executor = owner.as_ref().and_then(open_owner);
-    slim::slim();
+    crate::slim::slim();
     say_ready().map_err(io("answering"))?;
     if let Some(executor) = executor {
         wait_for_end(&executor).map_err(io("waiting for the executor's end"))?;

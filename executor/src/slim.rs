@@ -1,5 +1,5 @@
-//! Lets go of memory that the guard will not need while it waits: the program's own pages, which
-//! are read from its file again should they be needed.
+//! Lets go of the program's own pages in memory, which are read from its file again when they are
+//! needed: a guard only waits, and an executor whose node is up needs little of what brought it up.
 
 use std::fs;
 use std::os::raw::c_void;
