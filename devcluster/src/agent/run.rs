@@ -149,6 +149,9 @@ impl Loop {
                 biased;
                 () = shutdown.cancelled() => {
                     tracing::info!("agent ends; executors of frameworks that checkpoint go on");
+                    if self.containerizer.count() == 0 {
+                        self.containerizer.remove_root();
+                    }
                     return Ok(());
                 }
                 Some(event) = sources.containers.recv() => self.on_container(event),

@@ -6,7 +6,9 @@ use mesos::pb;
 use pb::TaskState as S;
 use pb::task_status::{Reason, Source};
 
-use super::support::{Cluster, Framework, Target, command_task, executor_task, sandbox};
+use super::support::{
+    Cluster, Framework, Target, command_task, eventually, executor_task, sandbox,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_task_runs_and_its_end_is_told() {
@@ -296,4 +298,48 @@ async fn a_cached_uri_is_fetched_once_for_all_containers() {
         *asked.lock().unwrap(),
         ["HEAD /script", "GET /script", "GET /other", "GET /other"]
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_agent_cannot_do_fails_the_launch_by_name() {
+    let cluster = Cluster::start(&[]).await;
+    let mut framework = Framework::subscribe(&cluster).await;
+    let mut task = command_task("t", "true");
+    task.container = Some(pb::ContainerInfo {
+        r#type: pb::container_info::Type::Mesos as i32,
+        mesos: Some(pb::container_info::MesosInfo {
+            image: Some(pb::Image {
+                r#type: pb::image::Type::Docker as i32,
+                docker: Some(pb::image::Docker {
+                    name: "busybox".into(),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+        }),
+        ..Default::default()
+    });
+    framework.launch(task).await;
+    let failed = framework.update().await;
+    assert_eq!(failed.reason(), Reason::ContainerLaunchFailed);
+    let words = failed.message();
+    assert!(
+        words.contains("container images are not implemented"),
+        "{words}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_grows_too_long_is_cut_while_the_task_runs() {
+    let cluster = Cluster::start(&[]).await;
+    let mut framework = Framework::subscribe(&cluster).await;
+    let command = "head -c 12000000 /dev/zero; echo before; while :; do sleep 1; done";
+    framework.launch(command_task("loud", command)).await;
+    framework.update_to(S::TaskRunning).await;
+    let sandbox = sandbox(&cluster, "loud");
+    let size = |name: &str| std::fs::metadata(sandbox.join(name)).map_or(0, |m| m.len());
+    eventually("the log is cut", || {
+        size("stdout.1") > 10 << 20 && size("stdout") < 2 << 20
+    })
+    .await;
 }
