@@ -369,7 +369,9 @@ impl Main {
                 self.board.master(None);
                 self.state.handle(Event::Disconnected, now);
             }
-            SchedulerEvent::Fatal { error } => return Err(fatal(error, leader)),
+            SchedulerEvent::Fatal { error } => {
+                return Err(fatal(error, &leader.framework_id, &leader.framework.name));
+            }
             SchedulerEvent::Event(event) => {
                 if event.subscribed.is_some() {
                     self.board.problem(None);
@@ -409,17 +411,52 @@ impl Main {
     }
 }
 
-fn fatal(error: mesos::Error, leader: &Leader) -> LeaderError {
+fn fatal(error: mesos::Error, id: &str, name: &str) -> LeaderError {
     match &error {
         mesos::Error::Refused { refusal, message } => match refusal {
             Refusal::Removed => LeaderError::Removed {
-                id: leader.framework_id.clone(),
+                id: id.to_owned(),
                 message: message.clone(),
-                config_map: crate::kube::framework_id::object_name(&leader.framework.name),
+                config_map: crate::kube::framework_id::object_name(name),
             },
             Refusal::FailedOver => LeaderError::TakenOver(message.clone()),
             Refusal::Unauthorized | Refusal::Invalid => LeaderError::Refused(error),
         },
         _ => LeaderError::Refused(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_removed_framework_says_how_to_begin_anew() {
+        let error = mesos::Error::Refused {
+            refusal: Refusal::Removed,
+            message: "Framework has been removed".to_owned(),
+        };
+        let text = fatal(error, "k8sm-1", "kubernetes").to_string();
+        insta::assert_snapshot!(text, @"Mesos has removed the framework `k8sm-1` (torn down, or away longer than its failover timeout): Framework has been removed. Its tasks are killed. To begin anew: kubectl delete nodes -l k8s.mesosphere.io/managed=true; kubectl -n kube-system delete configmap k8sm-kubernetes; then start this program again");
+    }
+
+    #[test]
+    fn only_a_removed_framework_waits_for_an_operator() {
+        for refusal in [Refusal::FailedOver, Refusal::Unauthorized, Refusal::Invalid] {
+            let error = mesos::Error::Refused {
+                refusal,
+                message: "no".to_owned(),
+            };
+            let ended = fatal(error, "k8sm-1", "kubernetes");
+            assert!(!matches!(ended, LeaderError::Removed { .. }), "{ended}");
+        }
+    }
+
+    #[test]
+    fn the_core_s_time_never_runs_backwards() {
+        let clock = Clock::new();
+        let (one, two) = (clock.now(), clock.now());
+        assert!(one <= two);
+        assert_eq!(clock.until(Time(0)), Duration::ZERO);
     }
 }
