@@ -109,7 +109,7 @@ pub async fn run(options: Options) -> Result<bool, LoopError> {
     for what in &swept.remaining {
         tracing::warn!("an earlier executor left what cannot be removed: {what}");
     }
-    let config = ExecutorConfig::from_env(mesos::http::ClientConfig::default())?;
+    let mut config = ExecutorConfig::from_env(mesos::http::ClientConfig::default())?;
     let grace = config.shutdown_grace_period;
     let core = match &options.resume {
         Some(bytes) => Core::resume(rand::random(), bytes)?,
@@ -117,9 +117,13 @@ pub async fn run(options: Options) -> Result<bool, LoopError> {
     };
     let mut terminate = signal(SignalKind::terminate()).map_err(io("handling SIGTERM"))?;
     let mut hang_up = signal(SignalKind::hangup()).map_err(io("handling SIGHUP"))?;
+    // Before the first SUBSCRIBE can go out: tasks that it does not list are TASK_DROPPED.
+    let (unacknowledged_tasks, unacknowledged_updates) = core.unacknowledged();
+    config.unacknowledged = mesos::pb::executor::call::Subscribe {
+        unacknowledged_tasks,
+        unacknowledged_updates,
+    };
     let (handle, mut agent) = mesos::executor::spawn(config)?;
-    let (tasks, updates) = core.unacknowledged();
-    handle.set_unacknowledged(tasks, updates);
     let (node_events, mut node_rx) = mpsc::channel(256);
     let (reports, mut reports_rx) = mpsc::channel(64);
     let (internal, mut internal_rx) = mpsc::channel(16);
