@@ -55,6 +55,20 @@ impl Cluster {
         self.k8sm(&args);
     }
 
+    /// Adds agents until there are this many.
+    pub fn grow(&self, agents: u32) {
+        let wanted = format!("--agents={agents}");
+        let args: Vec<&str> = self
+            .up
+            .iter()
+            .map(|it| match it.strip_prefix("--agents=") {
+                Some(_) => wanted.as_str(),
+                None => it.as_str(),
+            })
+            .collect();
+        self.k8sm(&args);
+    }
+
     /// The state directory.
     pub fn dir(&self) -> &Path {
         self.state.path()

@@ -7,6 +7,7 @@ use crate::support::{BUSYBOX, Cluster, conditions};
 fn pods_on_three_nodes_reach_each_other_and_survive_the_loss_of_one() {
     let cluster = Cluster::up(3, &[]);
     pods_spread_over_three_nodes_reach_each_other(&cluster);
+    a_pod_without_room_says_why_and_runs_once_an_agent_joins(&cluster);
     service_names_resolve_inside_pods(&cluster);
     a_replication_controller_keeps_its_count_through_the_loss_of_a_node(&cluster);
     cluster.finish();
@@ -58,6 +59,24 @@ spec: {selector: {app: spread}, ports: [{port: 80, targetPort: 8080}]}
             });
         }
     }
+}
+
+/// A fourth pod with the same host port has no place on three nodes.
+fn a_pod_without_room_says_why_and_runs_once_an_agent_joins(cluster: &Cluster) {
+    cluster.kubectl(&["scale", "deployment", "spread", "--replicas=4"]);
+    cluster.wait("FailedScheduling counts the three agents", 60, || {
+        let events = cluster.get(&["events", "--field-selector", "reason=FailedScheduling"]);
+        events["items"].as_array().into_iter().flatten().any(|it| {
+            it["message"]
+                .as_str()
+                .is_some_and(|it| it.contains("0/3") && it.to_lowercase().contains("port"))
+        })
+    });
+    assert_eq!(cluster.ready("app=spread"), 3);
+    cluster.grow(4);
+    cluster.wait("the fourth pod runs on the agent that joined", 120, || {
+        cluster.ready("app=spread") == 4
+    });
 }
 
 fn text<'a>(object: &'a serde_json::Value, field: &str) -> &'a str {
