@@ -50,8 +50,8 @@ e2e: build
 	@$(TARGET)/debug/k8sm upstream build >/dev/null
 	@$(SUDO) env "PATH=$$PATH" K8SM_UPSTREAM_BIN="$$($(TARGET)/debug/k8sm upstream path)" $(TOOLS)/cargo-nextest nextest run --profile e2e --workspace
 
-test-vm: setup-test-vm ## the same on cgroup v2, in a virtual machine (software emulation)
-	@scripts/test-vm
+test-vm: setup-test-vm release ## the same on cgroup v2, in a virtual machine (software emulation)
+	@$(SUDO) scripts/test-vm
 
 conformance: setup-conformance release ## upstream's conformance tests on three agents; writes docs/conformance.md
 	@$(SUDO) scripts/conformance
