@@ -7,10 +7,14 @@ pub mod cidr;
 pub mod control_plane;
 pub mod files;
 pub mod image;
+pub mod install;
 pub mod kubeconfig;
+pub mod marathon;
+pub mod options;
 pub mod payload;
 pub mod pki;
 pub mod rbac;
+pub mod run;
 
 /// Renders plain data as YAML, members in the order given.
 pub(crate) fn yaml(value: &serde_json::Value) -> String {

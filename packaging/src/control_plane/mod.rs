@@ -11,8 +11,13 @@ mod konnectivity;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+pub use api_server::ApiServer;
+pub use controller_manager::{CONTROLLER_MANAGER_USER, ControllerManager};
 pub use encryption::ensure_encryption_config;
-pub use konnectivity::{AUDIENCE as KONNECTIVITY_AUDIENCE, SERVICE_ACCOUNT as KONNECTIVITY_AGENT};
+pub use etcd::{Beginning, Member};
+pub use konnectivity::{
+    AUDIENCE as KONNECTIVITY_AUDIENCE, Konnectivity, SERVICE_ACCOUNT as KONNECTIVITY_AGENT,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::cidr::Cidr;
@@ -196,11 +201,16 @@ impl ControlPlane {
     }
 
     fn kubeconfig_file(&self, name: Name, user: &str) -> ConfigFile {
-        ConfigFile {
-            path: self.config_dir.join(format!("{name}.kubeconfig")),
-            content: self.program_kubeconfig(name, user).render(),
-            mode: crate::files::SECRET,
-        }
+        kubeconfig_file(&self.config_dir, &self.program_kubeconfig(name, user), name)
+    }
+}
+
+/// The file of a program's kubeconfig.
+pub fn kubeconfig_file(dir: &std::path::Path, kubeconfig: &Kubeconfig, name: Name) -> ConfigFile {
+    ConfigFile {
+        path: dir.join(format!("{name}.kubeconfig")),
+        content: kubeconfig.render(),
+        mode: crate::files::SECRET,
     }
 }
 

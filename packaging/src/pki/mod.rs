@@ -9,8 +9,12 @@
 //! not given to a user. All keys are ECDSA P-256, which every component accepts, service
 //! account tokens (ES256) included.
 
+pub mod bundle;
+pub mod component;
 pub mod plan;
 pub mod store;
 
+pub use bundle::{Bundle, BundleError};
+pub use component::Component;
 pub use plan::{Authority, Certificate, Name, Plan, Usage};
 pub use store::{Change, Error, Pki};

@@ -28,6 +28,16 @@ impl Authority {
         }
     }
 
+    /// Name of its certificate's file.
+    pub fn certificate_file(self) -> String {
+        format!("{}.crt", self.file_name())
+    }
+
+    /// Name of its key's file.
+    pub fn key_file(self) -> String {
+        format!("{}.key", self.file_name())
+    }
+
     /// Its common name.
     pub fn common_name(self) -> &'static str {
         match self {
@@ -85,6 +95,8 @@ pub enum Name {
     KonnectivityServer,
     /// konnectivity's server as a client of the API server (it has tokens reviewed).
     KonnectivityClient,
+    /// Whoever uses the front door's port on loopback without credentials.
+    LegacyApi,
     /// The administrator, bound to `cluster-admin` by RBAC.
     Admin,
     /// Member of `system:masters`: applies the first RBAC objects. Never leaves the machine.
@@ -106,9 +118,22 @@ impl Name {
             Self::Framework => "framework",
             Self::KonnectivityServer => "konnectivity-server",
             Self::KonnectivityClient => "konnectivity-client",
+            Self::LegacyApi => "legacy-api",
             Self::Admin => "admin",
             Self::SuperAdmin => "super-admin",
         }
+    }
+}
+
+impl Name {
+    /// Name of its certificate's file.
+    pub fn certificate_file(self) -> String {
+        format!("{}.crt", self.file_name())
+    }
+
+    /// Name of its key's file.
+    pub fn key_file(self) -> String {
+        format!("{}.key", self.file_name())
     }
 }
 
@@ -150,6 +175,9 @@ pub const KONNECTIVITY_USER: &str = "system:konnectivity-server";
 pub const FRONT_PROXY_CLIENT: &str = "front-proxy-client";
 /// User that the framework is to the API server.
 pub const FRAMEWORK_USER: &str = "system:k8sm:framework";
+/// User that the front door is for requests to its port on loopback: limited to the namespace
+/// `default` ([`crate::rbac`]).
+pub const LEGACY_API_USER: &str = "system:k8sm:legacy-api";
 
 /// What certificates depend on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -267,6 +295,7 @@ impl Plan {
                 KONNECTIVITY_USER,
                 None,
             ),
+            client(Name::LegacyApi, Authority::Cluster, LEGACY_API_USER, None),
             client(
                 Name::Admin,
                 Authority::Cluster,

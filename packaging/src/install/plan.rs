@@ -1,0 +1,480 @@
+//! The steps of each command. They are the same whether it runs for the first time or goes on
+//! after it was killed: a step whose end is there already takes no time.
+
+use std::fmt;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::diff::{Change, diff};
+use super::judge::{Standing, World};
+
+/// What an app is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// A member of etcd.
+    Etcd,
+    /// The API servers.
+    ApiServer,
+    /// The controller managers.
+    ControllerManager,
+    /// The framework.
+    Framework,
+    /// The front door.
+    Proxy,
+}
+
+impl Part {
+    /// Which part of the cluster `name` an app is; `None` for an app that is none of it.
+    pub fn of(name: &str, id: &str) -> Option<Self> {
+        let rest = id.strip_prefix('/')?.strip_prefix(name)?;
+        match rest.strip_prefix("-cp/") {
+            None => rest.is_empty().then_some(Self::Framework),
+            Some("apiserver") => Some(Self::ApiServer),
+            Some("controller-manager") => Some(Self::ControllerManager),
+            Some("proxy") => Some(Self::Proxy),
+            Some(rest) => rest
+                .strip_prefix("etcd-")
+                .filter(|n| n.parse::<u8>().is_ok())
+                .map(|_| Self::Etcd),
+        }
+    }
+}
+
+/// Path of the group of a cluster's apps, the framework's aside.
+pub fn group(name: &str) -> String {
+    format!("/{name}-cp")
+}
+
+/// Something other than a change of an app.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Access rights, cluster DNS and konnectivity's agents, through the API.
+    Access,
+    /// The kubeconfig.
+    Kubeconfig,
+    /// Waits for this many ready nodes.
+    Nodes(u32),
+    /// Takes a snapshot of etcd.
+    Snapshot,
+    /// Waits until etcd has a leader and every member answers.
+    Quorum,
+    /// Lets pods end, nodes are given back without a restart of pods elsewhere.
+    EndPods,
+    /// Removes the framework from Mesos, which ends its nodes.
+    Teardown,
+    /// Removes the framework's id from the API, so that the next start gets a new one.
+    ForgetFramework,
+    /// Removes the group, which is empty by now.
+    RemoveGroup,
+    /// Checks that neither Mesos nor Marathon holds anything of the cluster any more.
+    VerifyGone,
+    /// Removes what etcd has left on agents with `etcd.storage = host_path`.
+    RemoveData,
+    /// Notes that the command is complete.
+    Complete,
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Access => f.write_str("access rights, cluster DNS, konnectivity"),
+            Self::Kubeconfig => f.write_str("kubeconfig"),
+            Self::Nodes(n) => write!(
+                f,
+                "wait for {n} ready node{}",
+                if *n == 1 { "" } else { "s" }
+            ),
+            Self::Snapshot => f.write_str("snapshot of etcd"),
+            Self::Quorum => f.write_str("quorum of etcd"),
+            Self::EndPods => f.write_str("end the pods"),
+            Self::Teardown => f.write_str("remove the framework from Mesos"),
+            Self::ForgetFramework => f.write_str("forget the framework's id"),
+            Self::RemoveGroup => f.write_str("remove the empty group"),
+            Self::VerifyGone => f.write_str("check that nothing is left"),
+            Self::RemoveData => f.write_str("remove etcd's directories from the agents"),
+            Self::Complete => f.write_str("note that it is done"),
+        }
+    }
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Brings an app to its definition.
+    Put {
+        /// Which.
+        app: String,
+        /// Whether the next step has to wait until it is healthy.
+        wait: bool,
+    },
+    /// Waits until an app is healthy.
+    Await {
+        /// Which.
+        app: String,
+    },
+    /// Changes how many instances an app has, and waits until it has them.
+    Scale {
+        /// Which.
+        app: String,
+        /// How many.
+        instances: u32,
+    },
+    /// Deletes an app, and its volumes with it.
+    Delete {
+        /// Which.
+        app: String,
+    },
+    /// Something else.
+    Do(Action),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Put { app, .. } => write!(f, "{app}"),
+            Self::Await { app } => write!(f, "{app} healthy"),
+            Self::Scale { app, instances: 0 } => write!(f, "stop {app}"),
+            Self::Scale { app, instances } => write!(f, "start {app} with {instances}"),
+            Self::Delete { app } => write!(f, "delete {app}"),
+            Self::Do(action) => write!(f, "{action}"),
+        }
+    }
+}
+
+/// An app as it is to be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Wanted {
+    /// Its id.
+    pub id: String,
+    /// Its definition.
+    pub definition: Value,
+}
+
+/// What will happen to one app.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AppPlan {
+    /// Which.
+    pub app: String,
+    /// What is done with it.
+    pub what: What,
+    /// What changes in it, for people.
+    pub changes: Vec<String>,
+}
+
+/// What is done with an app.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum What {
+    /// It is new.
+    Create,
+    /// It changes.
+    Update,
+    /// It stays as it is.
+    Keep,
+    /// It goes.
+    Remove,
+}
+
+/// What would change, for `--dry-run`, and what has drifted, for `doctor`.
+pub fn changes(name: &str, wanted: &[Wanted], world: &World) -> Vec<AppPlan> {
+    let mut plans: Vec<AppPlan> = wanted
+        .iter()
+        .map(|app| {
+            let (what, changes) = match world.apps.get(&app.id) {
+                None => (What::Create, Vec::new()),
+                Some(seen) => {
+                    let changes = diff(&app.definition, &seen.definition);
+                    let what = match changes.is_empty() {
+                        true => What::Keep,
+                        false => What::Update,
+                    };
+                    (what, changes.iter().map(Change::to_string).collect())
+                }
+            };
+            AppPlan {
+                app: app.id.clone(),
+                what,
+                changes,
+            }
+        })
+        .collect();
+    plans.extend(surplus(name, wanted, world).map(|app| AppPlan {
+        app,
+        what: What::Remove,
+        changes: Vec::new(),
+    }));
+    plans
+}
+
+/// Apps of the cluster that are wanted no more. Members of etcd are never among them: how many
+/// there are is fixed, and their data is not thrown away by a change of options.
+fn surplus<'a>(
+    name: &'a str,
+    wanted: &'a [Wanted],
+    world: &'a World,
+) -> impl Iterator<Item = String> + 'a {
+    world
+        .apps
+        .keys()
+        .filter(move |id| {
+            !wanted.iter().any(|w| w.id == **id)
+                && Part::of(name, id).is_some_and(|part| part != Part::Etcd)
+        })
+        .cloned()
+}
+
+fn of_part<'a>(
+    name: &'a str,
+    wanted: &'a [Wanted],
+    part: Part,
+) -> impl Iterator<Item = String> + 'a {
+    wanted
+        .iter()
+        .filter(move |w| Part::of(name, &w.id) == Some(part))
+        .map(|w| w.id.clone())
+}
+
+/// The steps of `install`. Members of etcd come up together, since one alone has no quorum; what
+/// follows the API server comes up together, too.
+pub fn install(name: &str, wanted: &[Wanted], world: &World, nodes: u32) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let formed = of_part(name, wanted, Part::Etcd)
+        .all(|id| Standing::of(world.apps.get(&id)) == Standing::Healthy);
+    for app in of_part(name, wanted, Part::Etcd) {
+        steps.push(Step::Put { app, wait: formed });
+    }
+    for app in of_part(name, wanted, Part::Etcd) {
+        steps.push(Step::Await { app });
+    }
+    for app in of_part(name, wanted, Part::ApiServer) {
+        steps.push(Step::Put { app, wait: true });
+    }
+    steps.push(Step::Do(Action::Access));
+    let rest = [Part::ControllerManager, Part::Framework, Part::Proxy];
+    for part in rest {
+        for app in of_part(name, wanted, part) {
+            steps.push(Step::Put { app, wait: false });
+        }
+    }
+    for part in rest {
+        for app in of_part(name, wanted, part) {
+            steps.push(Step::Await { app });
+        }
+    }
+    steps.extend(surplus(name, wanted, world).map(|app| Step::Delete { app }));
+    steps.push(Step::Do(Action::Kubeconfig));
+    if nodes > 0 {
+        steps.push(Step::Do(Action::Nodes(nodes)));
+    }
+    steps.push(Step::Do(Action::Complete));
+    steps
+}
+
+/// The steps of `upgrade`: a snapshot, then one app at a time, in the order in which Kubernetes
+/// allows versions to differ: etcd, API servers, what follows them, nodes by way of the framework.
+pub fn upgrade(name: &str, wanted: &[Wanted], world: &World) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let has_etcd = of_part(name, wanted, Part::Etcd).next().is_some();
+    if has_etcd {
+        steps.push(Step::Do(Action::Snapshot));
+    }
+    for app in of_part(name, wanted, Part::Etcd) {
+        steps.push(Step::Put { app, wait: true });
+        steps.push(Step::Do(Action::Quorum));
+    }
+    for app in of_part(name, wanted, Part::ApiServer) {
+        steps.push(Step::Put { app, wait: true });
+    }
+    steps.push(Step::Do(Action::Access));
+    for part in [Part::ControllerManager, Part::Framework, Part::Proxy] {
+        for app in of_part(name, wanted, part) {
+            steps.push(Step::Put { app, wait: true });
+        }
+    }
+    steps.extend(surplus(name, wanted, world).map(|app| Step::Delete { app }));
+    steps.push(Step::Do(Action::Kubeconfig));
+    steps.push(Step::Do(Action::Complete));
+    steps
+}
+
+/// Ids of the cluster's apps that are there, of a part.
+fn there(name: &str, world: &World, part: Part) -> Vec<String> {
+    world
+        .apps
+        .keys()
+        .filter(|id| Part::of(name, id) == Some(part))
+        .cloned()
+        .collect()
+}
+
+/// Gives all nodes back: the framework first, which would start them again; then, with the
+/// controllers stopped, the pods, so that nobody makes new ones; then the framework is removed
+/// from Mesos while none runs that could subscribe again.
+fn give_back(name: &str, world: &World, steps: &mut Vec<Step>) {
+    let stopped = |app: String| Step::Scale { app, instances: 0 };
+    steps.extend(there(name, world, Part::Framework).into_iter().map(stopped));
+    let managers = there(name, world, Part::ControllerManager);
+    steps.extend(managers.into_iter().map(stopped));
+    steps.push(Step::Do(Action::EndPods));
+    steps.push(Step::Do(Action::Teardown));
+    steps.push(Step::Do(Action::ForgetFramework));
+}
+
+/// The steps of `stop`.
+pub fn stop(name: &str, world: &World) -> Vec<Step> {
+    let mut steps = Vec::new();
+    give_back(name, world, &mut steps);
+    for part in [Part::Proxy, Part::ApiServer, Part::Etcd] {
+        for app in there(name, world, part) {
+            steps.push(Step::Scale { app, instances: 0 });
+        }
+    }
+    steps.push(Step::Do(Action::Complete));
+    steps
+}
+
+/// The steps of `uninstall`. With `keep_data` etcd's apps stay, without tasks.
+pub fn uninstall(name: &str, world: &World, keep_data: bool) -> Vec<Step> {
+    let mut steps = Vec::new();
+    give_back(name, world, &mut steps);
+    for part in [
+        Part::Proxy,
+        Part::Framework,
+        Part::ControllerManager,
+        Part::ApiServer,
+    ] {
+        let apps = there(name, world, part);
+        steps.extend(apps.into_iter().map(|app| Step::Delete { app }));
+    }
+    for app in there(name, world, Part::Etcd) {
+        steps.push(match keep_data {
+            true => Step::Scale { app, instances: 0 },
+            false => Step::Delete { app },
+        });
+    }
+    if !keep_data {
+        steps.push(Step::Do(Action::RemoveData));
+        steps.push(Step::Do(Action::RemoveGroup));
+    }
+    steps.push(Step::Do(Action::VerifyGone));
+    steps.push(Step::Do(Action::Complete));
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::install::judge::Seen;
+    use serde_json::json;
+
+    fn wanted(ids: &[&str]) -> Vec<Wanted> {
+        let one = |id: &&str| Wanted {
+            id: (*id).to_owned(),
+            definition: json!({"id": id, "instances": 1}),
+        };
+        ids.iter().map(one).collect()
+    }
+
+    fn world(ids: &[&str]) -> World {
+        let seen = |id: &&str| {
+            let seen = Seen {
+                definition: json!({"id": id, "instances": 1}),
+                instances: 1,
+                running: 1,
+                healthy: 1,
+                ..Seen::default()
+            };
+            ((*id).to_owned(), seen)
+        };
+        World {
+            apps: ids.iter().map(seen).collect(),
+        }
+    }
+
+    const ALL: [&str; 7] = [
+        "/k8s-cp/etcd-0",
+        "/k8s-cp/etcd-1",
+        "/k8s-cp/etcd-2",
+        "/k8s-cp/apiserver",
+        "/k8s-cp/controller-manager",
+        "/k8s",
+        "/k8s-cp/proxy",
+    ];
+
+    fn lines(steps: &[Step]) -> String {
+        let line = |s: &Step| match s {
+            Step::Put { app, wait: true } => format!("put {app} and wait\n"),
+            Step::Put { app, wait: false } => format!("put {app}\n"),
+            other => format!("{other}\n"),
+        };
+        steps.iter().map(line).collect()
+    }
+
+    #[test]
+    fn the_steps_are_as_documented() {
+        let (all, none) = (wanted(&ALL), World::default());
+        let there = world(&ALL);
+        insta::assert_snapshot!(format!(
+            "install\n{}\nupgrade\n{}\nstop\n{}\nuninstall\n{}\nuninstall --keep-data\n{}",
+            lines(&install("k8s", &all, &none, 3)),
+            lines(&upgrade("k8s", &all, &there)),
+            lines(&stop("k8s", &there)),
+            lines(&uninstall("k8s", &there, false)),
+            lines(&uninstall("k8s", &there, true)),
+        ));
+    }
+
+    #[test]
+    fn members_of_a_cluster_that_runs_change_one_at_a_time() {
+        let steps = install("k8s", &wanted(&ALL), &world(&ALL), 0);
+        let waits = steps.iter().all(|s| match s {
+            Step::Put { app, wait } => !app.contains("etcd") || *wait,
+            _ => true,
+        });
+        assert!(waits, "{}", lines(&steps));
+    }
+
+    #[test]
+    fn an_app_is_only_ours_by_its_whole_name() {
+        let part = |id| Part::of("k8s", id);
+        assert_eq!(part("/k8s"), Some(Part::Framework));
+        assert_eq!(part("/k8s-cp/etcd-4"), Some(Part::Etcd));
+        assert_eq!(part("/k8s-cp/proxy"), Some(Part::Proxy));
+        for other in [
+            "/k8s2",
+            "/k8s-cp",
+            "/k8s-cp/etcd-x",
+            "/k8s-cp/other",
+            "/a/k8s",
+            "k8s",
+        ] {
+            assert_eq!(part(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_dry_run_says_what_is_created_changed_kept_and_removed() {
+        let mut world = world(&["/k8s", "/k8s-cp/proxy", "/k8s-cp/etcd-0", "/k8s-cp/etcd-9"]);
+        if let Some(app) = world.apps.get_mut("/k8s") {
+            app.definition["instances"] = json!(0);
+        }
+        let plan = changes(
+            "k8s",
+            &wanted(&["/k8s-cp/etcd-0", "/k8s-cp/apiserver", "/k8s"]),
+            &world,
+        );
+        let shown: Vec<(String, What)> = plan.iter().map(|p| (p.app.clone(), p.what)).collect();
+        assert_eq!(
+            shown,
+            [
+                ("/k8s-cp/etcd-0".to_owned(), What::Keep),
+                ("/k8s-cp/apiserver".to_owned(), What::Create),
+                ("/k8s".to_owned(), What::Update),
+                ("/k8s-cp/proxy".to_owned(), What::Remove),
+            ]
+        );
+        assert_eq!(plan[2].changes, ["instances: 0 -> 1"]);
+    }
+}

@@ -1,0 +1,88 @@
+//! The one set of options of a cluster. Every option is written down once, in [`model`]; from
+//! that come the typed [`Options`], the table of keys ([`schema`]), the checks, `--set`, the
+//! Universe's `config.json`, the reference page, and completion.
+//!
+//! No option holds a secret: secrets are named, by their path in a store or by a file.
+//!
+//! ```
+//! use packaging::options::Layers;
+//!
+//! let mut layers = Layers::new();
+//! layers.document("etcd: {count: 1}\nservice: {name: k8s}")?;
+//! layers.set("proxy.legacy_port=8080")?;
+//! let options = layers.finish()?;
+//! assert_eq!((options.etcd.count, options.proxy.legacy_port), (1, 8080));
+//! # Ok::<(), packaging::options::Problems>(())
+//! ```
+
+mod check;
+mod format;
+mod group;
+mod key;
+mod layers;
+mod model;
+mod problem;
+mod rules;
+
+use std::sync::LazyLock;
+
+pub use format::Format;
+pub use key::{Key, Kind, Schema};
+pub use layers::Layers;
+pub use model::*;
+pub use problem::{Problem, Problems, What};
+use serde_json::Value;
+
+/// The table of all options.
+pub fn schema() -> &'static Schema {
+    static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
+        let mut schema = Schema::default();
+        <Options as group::Group>::describe("", &mut schema);
+        schema
+    });
+    &SCHEMA
+}
+
+impl Options {
+    /// Options from a document, `{"etcd": {"count": 1}}`; what it does not say is at its default.
+    /// Every problem is reported, contradictions between options included.
+    pub fn from_value(document: &Value) -> Result<Self, Problems> {
+        let problems = check::document(document);
+        if !problems.is_empty() {
+            return Err(Problems(problems));
+        }
+        let options: Self = serde_json::from_value(document.clone())
+            .map_err(|e| Problems(vec![Problem::document(e.to_string())]))?;
+        let problems = options.validate();
+        if problems.is_empty() {
+            Ok(options)
+        } else {
+            Err(Problems(problems))
+        }
+    }
+
+    /// Contradictions between options that are each good on their own.
+    pub fn validate(&self) -> Vec<Problem> {
+        rules::check(self)
+    }
+
+    /// The whole document, defaults included.
+    pub fn to_value(&self) -> Value {
+        serde_json::to_value(self).expect("options are numbers, texts and lists of them")
+    }
+
+    /// The document without what is at its default.
+    pub fn changed(&self) -> Value {
+        let whole = self.to_value();
+        let mut changed = Value::Object(serde_json::Map::new());
+        for key in &schema().keys {
+            match layers::get(&whole, &key.path) {
+                Some(value) if *value != key.default => {
+                    layers::put(&mut changed, &key.path, value.clone());
+                }
+                _ => {}
+            }
+        }
+        changed
+    }
+}
