@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Subcommand, ValueEnum};
+use mesos::master::MasterUrl;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::{self, AgentConfig, Isolation, Launcher};
@@ -60,6 +61,11 @@ pub struct MasterArgs {
     /// Name of the cluster, for people
     #[arg(long, value_name = "NAME")]
     pub cluster: Option<String>,
+    /// Where masters register, and the first one leads: zk://[user:password@]host[,host]/path, or
+    /// file:///path of a file that holds that. Masters of one cluster share the work directory,
+    /// which stands for Mesos' replicated log
+    #[arg(long, value_name = "URL", env = "MESOS_ZK", hide_env_values = true)]
+    pub zk: Option<String>,
 }
 
 /// Values of `--launcher`.
@@ -74,8 +80,9 @@ pub enum LauncherArg {
 /// Arguments of an agent.
 #[derive(Debug, Clone, clap::Args)]
 pub struct AgentArgs {
-    /// The master, host:port
-    #[arg(long, value_name = "IP:PORT")]
+    /// The master: host:port, a list of these, zk://[user:password@]host[,host]/path, or
+    /// file:///path of a file that holds one of them
+    #[arg(long, value_name = "URL", env = "MESOS_MASTER", hide_env_values = true)]
     pub master: String,
     /// Where the agent listens
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:5051")]
@@ -188,7 +195,7 @@ pub fn run(args: Args, words: &[&str]) -> anyhow::Result<()> {
     }
 }
 
-fn block_on<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
+pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -203,15 +210,22 @@ fn block_on<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
 async fn run_master(args: MasterArgs) -> anyhow::Result<()> {
     let config = MasterConfig {
         advertise: args.advertise,
-        cluster: args.cluster,
-        ..MasterConfig::new(args.listen, args.work_dir)
+        cluster: args.cluster.clone(),
+        ..MasterConfig::new(args.listen, &args.work_dir)
     };
-    master::run(config, stop_at_signal()?).await?;
-    Ok(())
+    let stop = stop_at_signal()?;
+    let Some(zk) = &args.zk else {
+        return Ok(master::run(config, stop).await?);
+    };
+    let url = MasterUrl::load(zk).context("--zk")?;
+    let url = url.zookeeper().with_context(|| {
+        format!("--zk={url} names no ZooKeeper: expected zk://host[,host]/path")
+    })?;
+    Ok(master::run_elected(config, url.clone(), stop).await?)
 }
 
 /// Cancelled at SIGTERM or SIGINT.
-fn stop_at_signal() -> anyhow::Result<CancellationToken> {
+pub(crate) fn stop_at_signal() -> anyhow::Result<CancellationToken> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
@@ -247,7 +261,8 @@ fn agent_config(args: &AgentArgs, line: &[OsString]) -> anyhow::Result<AgentConf
         None => Launcher::Posix,
     };
     let given = Resources::parse(&args.resources).context("--resources")?;
-    let defaults = AgentConfig::new(args.listen, args.master.clone(), &work_dir, line);
+    let master = MasterUrl::load(&args.master).context("--master")?;
+    let defaults = AgentConfig::new(args.listen, master, &work_dir, line);
     let hostname = args
         .hostname
         .clone()

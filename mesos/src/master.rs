@@ -6,7 +6,7 @@ mod url;
 mod zookeeper;
 
 pub use detector::{Detection, Detector};
-pub use url::{MasterAddress, MasterUrl, MasterUrlError};
+pub use url::{MasterAddress, MasterUrl, MasterUrlError, ZooKeeperUrl};
 
 /// Why the leading master is not known.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,13 +1,8 @@
 //! Leader detection in a real ZooKeeper, as Debian packages it.
-//!
-//! Needs `java` and the `zookeeper` package (`/usr/share/zookeeper`, or the directory named by
-//! `K8SM_ZOOKEEPER_HOME`, in whose `lib` or itself the jars are). Without them the tests fail
-//! and say so; `K8SM_SKIP_ZOOKEEPER=1` leaves them out.
+//! What it needs: `support/zookeeper.rs`.
 
 mod support;
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use mesos::http::{ClientConfig, Scheme};
@@ -16,134 +11,41 @@ use mesos::scheduler::{self, SchedulerConfig, SchedulerEvent};
 use mesos::{Error, pb};
 use serde_json::json;
 use support::server::{Server, soon};
+use support::zookeeper::ZooKeeper;
 use zookeeper_client as zk;
 
-/// A ZooKeeper server of its own. Ends with the test.
-struct ZooKeeper {
-    process: Child,
-    port: u16,
-    directory: tempfile::TempDir,
-    classpath: String,
+/// A ZooKeeper server of its own, as soon as it answers; `None` if it is to be left out.
+async fn start() -> Option<ZooKeeper> {
+    let zookeeper = ZooKeeper::start()?;
+    drop(client(&zookeeper).await);
+    Some(zookeeper)
 }
 
-/// `None` if it is to be left out.
-fn classpath() -> Option<String> {
-    if std::env::var_os("K8SM_SKIP_ZOOKEEPER").is_some_and(|value| value == "1") {
-        eprintln!("left out: K8SM_SKIP_ZOOKEEPER=1");
-        return None;
-    }
-    let java = Command::new("java")
-        .arg("-version")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    assert!(
-        java.is_ok_and(|status| status.success()),
-        "`java` is missing: apt-get install zookeeper, or set K8SM_SKIP_ZOOKEEPER=1"
-    );
-    let home = std::env::var_os("K8SM_ZOOKEEPER_HOME")
-        .map_or_else(|| PathBuf::from("/usr/share/zookeeper"), PathBuf::from);
-    let mut found = Vec::new();
-    let packaged = Path::new("/usr/share/java/zookeeper.jar");
-    if home.join("bin/zkEnv.sh").exists() && packaged.exists() {
-        // Debian's jar names the jars that it needs.
-        found.push(format!("/etc/zookeeper/conf:{}", packaged.display()));
-    } else if home.is_dir() {
-        found.push(format!("{}/*:{}/lib/*", home.display(), home.display()));
-    }
-    assert!(
-        !found.is_empty(),
-        "no ZooKeeper in {}: apt-get install zookeeper, set K8SM_ZOOKEEPER_HOME, or set \
-         K8SM_SKIP_ZOOKEEPER=1",
-        home.display()
-    );
-    Some(found.join(":"))
-}
-
-impl ZooKeeper {
-    async fn start() -> Option<Self> {
-        let classpath = classpath()?;
-        let directory = tempfile::tempdir().expect("a directory");
-        let port = support::server::nobody().await.port();
-        let process = Self::spawn(&classpath, directory.path(), port);
-        let zookeeper = Self {
-            process,
-            port,
-            directory,
-            classpath,
-        };
-        drop(zookeeper.client().await);
-        Some(zookeeper)
-    }
-
-    fn spawn(classpath: &str, directory: &Path, port: u16) -> Child {
-        let log = std::fs::File::options()
-            .create(true)
-            .append(true)
-            .open(directory.join("log"))
-            .expect("a file");
-        Command::new("java")
-            .args(["-Xmx64m", "-XX:TieredStopAtLevel=1", "-cp", classpath])
-            .args([
-                "-Dzookeeper.admin.enableServer=false",
-                "-Dzookeeper.log.dir=.",
-                "org.apache.zookeeper.server.ZooKeeperServerMain",
-            ])
-            .arg(port.to_string())
-            .arg(directory.join("data"))
-            .current_dir(directory)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a file"))
-            .stderr(log)
-            .spawn()
-            .expect("java runs")
-    }
-
-    fn stop(&mut self) {
-        // It may have ended already.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-
-    fn restart(&mut self) {
-        self.process = Self::spawn(&self.classpath, self.directory.path(), self.port);
-    }
-
-    /// A client, as soon as the server answers.
-    async fn client(&self) -> zk::Client {
-        let connect = async {
-            loop {
-                let connector = zk::Client::connector()
-                    .with_connection_timeout(Duration::from_secs(2))
-                    .with_session_timeout(Duration::from_secs(4))
-                    .with_auth("digest", b"mesos:s3cret");
-                match connector.connect(&format!("127.0.0.1:{}", self.port)).await {
-                    Ok(client) => return client,
-                    Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
-                }
-            }
-        };
-        match tokio::time::timeout(Duration::from_secs(60), connect).await {
-            Ok(client) => client,
-            Err(_) => {
-                let log = std::fs::read_to_string(self.directory.path().join("log"));
-                panic!("ZooKeeper does not answer: {}", log.unwrap_or_default());
+/// A client, as soon as the server answers.
+async fn client(zookeeper: &ZooKeeper) -> zk::Client {
+    let connect = async {
+        loop {
+            let connector = zk::Client::connector()
+                .with_connection_timeout(Duration::from_secs(2))
+                .with_session_timeout(Duration::from_secs(4))
+                .with_auth("digest", b"mesos:s3cret");
+            match connector.connect(&zookeeper.address()).await {
+                Ok(client) => return client,
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
             }
         }
-    }
-
-    fn url(&self, credentials: &str) -> MasterUrl {
-        // The first server of the ensemble is never there.
-        let hosts = format!("127.0.0.1:1,127.0.0.1:{}", self.port);
-        let text = format!("zk://{credentials}{hosts}/mesos/cluster");
-        MasterUrl::parse(&text).expect("a URL")
+    };
+    match tokio::time::timeout(Duration::from_secs(60), connect).await {
+        Ok(client) => client,
+        Err(_) => panic!("ZooKeeper does not answer: {}", zookeeper.log()),
     }
 }
 
-impl Drop for ZooKeeper {
-    fn drop(&mut self) {
-        self.stop();
-    }
+fn url(zookeeper: &ZooKeeper, credentials: &str) -> MasterUrl {
+    // The first server of the ensemble is never there.
+    let hosts = format!("127.0.0.1:1,{}", zookeeper.address());
+    let text = format!("zk://{credentials}{hosts}/mesos/cluster");
+    MasterUrl::parse(&text).expect("a URL")
 }
 
 const PATH: &str = "/mesos/cluster";
@@ -196,10 +98,10 @@ fn leads(detection: &Detection, port: u16) -> bool {
 
 #[tokio::test]
 async fn the_lowest_node_leads_and_changes_are_followed() {
-    let Some(mut zookeeper) = ZooKeeper::start().await else {
+    let Some(mut zookeeper) = start().await else {
         return;
     };
-    let mut detector = Detector::spawn(&zookeeper.url(""), Scheme::Http);
+    let mut detector = Detector::spawn(&url(&zookeeper, ""), Scheme::Http);
     // Nothing there yet, not even the path.
     let none = until(&mut detector, "no master", |d| {
         matches!(d.error, Some(DetectError::NoMaster { .. }))
@@ -207,7 +109,7 @@ async fn the_lowest_node_leads_and_changes_are_followed() {
     .await;
     assert!(none.candidates.is_empty());
 
-    let client = zookeeper.client().await;
+    let client = client(&zookeeper).await;
     let first = register(&client, 5001, zk::Acls::anyone_all()).await;
     let found = until(&mut detector, "the first", |d| leads(d, 5001)).await;
     let candidates: Vec<String> = found.candidates.iter().map(ToString::to_string).collect();
@@ -215,7 +117,7 @@ async fn the_lowest_node_leads_and_changes_are_followed() {
         candidates,
         ["http://127.0.0.1:5001", "http://master.test:5001"]
     );
-    let second_client = zookeeper.client().await;
+    let second_client = client(&zookeeper).await;
     register(&second_client, 5002, zk::Acls::anyone_all()).await;
     // Other nodes than masters' do not count.
     let other = zk::CreateMode::Persistent.with_acls(zk::Acls::anyone_all());
@@ -229,7 +131,7 @@ async fn the_lowest_node_leads_and_changes_are_followed() {
     until(&mut detector, "the second", |d| leads(d, 5002)).await;
 
     // A master's session ends with its process.
-    let third_client = zookeeper.client().await;
+    let third_client = client(&zookeeper).await;
     register(&third_client, 5003, zk::Acls::anyone_all()).await;
     drop(second_client);
     until(&mut detector, "the third", |d| leads(d, 5003)).await;
@@ -238,7 +140,7 @@ async fn the_lowest_node_leads_and_changes_are_followed() {
     zookeeper.stop();
     let started = tokio::time::Instant::now();
     zookeeper.restart();
-    let back = zookeeper.client().await;
+    let back = client(&zookeeper).await;
     assert!(
         leads(&detector.current(), 5003),
         "after {:?}",
@@ -251,12 +153,12 @@ async fn the_lowest_node_leads_and_changes_are_followed() {
 
 #[tokio::test]
 async fn a_path_with_an_access_list_needs_user_and_password() {
-    let Some(zookeeper) = ZooKeeper::start().await else {
+    let Some(zookeeper) = start().await else {
         return;
     };
-    let client = zookeeper.client().await;
+    let client = client(&zookeeper).await;
     register(&client, 5001, zk::Acls::creator_all()).await;
-    let mut detector = Detector::spawn(&zookeeper.url("mesos:s3cret@"), Scheme::Https);
+    let mut detector = Detector::spawn(&url(&zookeeper, "mesos:s3cret@"), Scheme::Https);
     let found = until(&mut detector, "the leader", |d| leads(d, 5001)).await;
     assert_eq!(
         found.candidates[0].to_string(),
@@ -264,7 +166,7 @@ async fn a_path_with_an_access_list_needs_user_and_password() {
         "with TLS the name counts, since certificates are for names"
     );
     for credentials in ["", "mesos:wrong@"] {
-        let mut detector = Detector::spawn(&zookeeper.url(credentials), Scheme::Http);
+        let mut detector = Detector::spawn(&url(&zookeeper, credentials), Scheme::Http);
         let refused = until(&mut detector, "a refusal", |d| d.error.is_some()).await;
         let error = refused.error.expect("there is one");
         assert!(matches!(error, DetectError::Unauthorized { .. }), "{error}");
@@ -274,12 +176,12 @@ async fn a_path_with_an_access_list_needs_user_and_password() {
 
 #[tokio::test]
 async fn a_scheduler_moves_to_the_new_leader() {
-    let Some(zookeeper) = ZooKeeper::start().await else {
+    let Some(zookeeper) = start().await else {
         return;
     };
     let mut first = Server::start().await;
     let mut second = Server::start().await;
-    let client = zookeeper.client().await;
+    let client = client(&zookeeper).await;
     let node = register(&client, first.address.port(), zk::Acls::anyone_all()).await;
     register(&client, second.address.port(), zk::Acls::anyone_all()).await;
     let framework = pb::FrameworkInfo {
@@ -287,7 +189,7 @@ async fn a_scheduler_moves_to_the_new_leader() {
         name: "test".to_owned(),
         ..Default::default()
     };
-    let config = SchedulerConfig::new(zookeeper.url(""), framework, ClientConfig::default());
+    let config = SchedulerConfig::new(url(&zookeeper, ""), framework, ClientConfig::default());
     let (_handle, mut events) = scheduler::spawn(config).expect("a configuration");
     let subscribed = json!({"type": "SUBSCRIBED", "subscribed": {"framework_id": {"value": "F"}}});
     let head = [

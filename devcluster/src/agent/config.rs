@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use mesos::master::MasterUrl;
 use mesos::pb;
 
 use super::duration;
@@ -103,8 +104,8 @@ pub struct AgentConfig {
     pub listen: SocketAddr,
     /// Address at which others reach it, when it listens on all.
     pub advertise: Option<std::net::IpAddr>,
-    /// The master, `host:port`.
-    pub master: String,
+    /// The masters, or where in ZooKeeper they are.
+    pub master: MasterUrl,
     /// Its name in offers.
     pub hostname: String,
     /// What it offers.
@@ -155,7 +156,7 @@ impl AgentConfig {
     /// program with the arguments under which it knows `init` and `command-executor`.
     pub fn new(
         listen: SocketAddr,
-        master: impl Into<String>,
+        master: MasterUrl,
         work_dir: &std::path::Path,
         program: &[OsString],
     ) -> Self {
@@ -167,7 +168,7 @@ impl AgentConfig {
         Self {
             listen,
             advertise: None,
-            master: master.into(),
+            master,
             hostname: listen.ip().to_string(),
             resources: Resources::default(),
             attributes: Vec::new(),
@@ -233,7 +234,7 @@ impl AgentConfig {
             ("ip", self.listen.ip().to_string()),
             ("isolation", self.isolation.name()),
             ("launcher", self.launcher.name().to_owned()),
-            ("master", self.master.clone()),
+            ("master", self.master.to_string()),
             ("port", port.to_string()),
             ("recover", "reconnect".to_owned()),
             ("recovery_timeout", duration::format(self.recovery_timeout)),

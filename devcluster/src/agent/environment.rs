@@ -125,7 +125,12 @@ mod tests {
 
     fn text(checkpoint: bool) -> String {
         let listen = "10.1.2.3:5051".parse().unwrap();
-        let config = AgentConfig::new(listen, "m:5050", std::path::Path::new("/w"), &[]);
+        let config = AgentConfig::new(
+            listen,
+            "m:5050".parse().unwrap(),
+            std::path::Path::new("/w"),
+            &[],
+        );
         let env = of(&launch(checkpoint), &config, &"S0".into(), listen);
         env.iter().map(|(k, v)| format!("{k}={v}\n")).collect()
     }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use mesos::http::Scheme;
+use mesos::master::{DetectError, Detector, MasterAddress, MasterUrl};
 use mesos::recordio::Decoder;
 use prost::Message;
 use rand::Rng;
@@ -64,13 +66,17 @@ enum LinkError {
     Silent(Duration),
     #[error("the master ended the stream")]
     Ended,
+    #[error("another master leads now")]
+    OtherLeader,
+    #[error(transparent)]
+    Detect(#[from] DetectError),
     #[error("the agent ends")]
     Stopped,
 }
 
-/// Keeps the agent subscribed until `shutdown`, or until the master refuses it for good (which
-/// the agent hears as [`to_agent::Message::Refused`]).
-pub async fn run(master: String, events: mpsc::Sender<LinkEvent>, shutdown: CancellationToken) {
+/// Keeps the agent subscribed with the leading master until `shutdown`, or until a master refuses
+/// it for good (which the agent hears as [`to_agent::Message::Refused`]).
+pub async fn run(master: MasterUrl, events: mpsc::Sender<LinkEvent>, shutdown: CancellationToken) {
     let client = match crate::client::builder()
         .connect_timeout(CALL_TIMEOUT)
         .build()
@@ -81,13 +87,16 @@ pub async fn run(master: String, events: mpsc::Sender<LinkEvent>, shutdown: Canc
             return;
         }
     };
+    let mut detector = Detector::spawn(&master, Scheme::Http);
+    let mut attempt = 0;
     let mut pause = FIRST_PAUSE;
     loop {
         let started = tokio::time::Instant::now();
         let ended = tokio::select! {
             () = shutdown.cancelled() => return,
-            ended = connection(&client, &master, &events) => ended,
+            ended = leading(&client, &mut detector, attempt, &events) => ended,
         };
+        attempt += 1;
         if let Err(error) = &ended {
             tracing::warn!(%master, %error, "not connected to the master");
         }
@@ -106,16 +115,43 @@ pub async fn run(master: String, events: mpsc::Sender<LinkEvent>, shutdown: Canc
     }
 }
 
+/// One connection with the leading master, or with the next of several that may lead; it ends
+/// when another one leads.
+async fn leading(
+    client: &reqwest::Client,
+    detector: &mut Detector,
+    attempt: usize,
+    events: &mpsc::Sender<LinkEvent>,
+) -> Result<(), LinkError> {
+    let candidates = detector.candidates(CALL_TIMEOUT).await?;
+    let master = candidates
+        .get(attempt % candidates.len().max(1))
+        .ok_or(LinkError::Stopped)?
+        .clone();
+    let changed = async {
+        while detector.current().candidates.is_empty()
+            || detector.current().candidates == candidates
+        {
+            // Nobody may lead for a moment; the connection itself shows whether it lives.
+            detector.changed().await;
+        }
+    };
+    tokio::select! {
+        ended = connection(client, &master, events) => ended,
+        () = changed => Err(LinkError::OtherLeader),
+    }
+}
+
 async fn connection(
     client: &reqwest::Client,
-    master: &str,
+    master: &MasterAddress,
     events: &mpsc::Sender<LinkEvent>,
 ) -> Result<(), LinkError> {
     let (ask, introduction) = oneshot::channel();
     tell(events, LinkEvent::Introduce(ask)).await?;
     let subscribe = introduction.await.map_err(|_| LinkError::Stopped)?;
     let request = client
-        .post(format!("http://{master}{SUBSCRIBE_PATH}"))
+        .post(master.endpoint(SUBSCRIBE_PATH))
         .header("Content-Type", MEDIA_TYPE)
         .body(subscribe.encode_to_vec())
         .send();
@@ -172,7 +208,7 @@ async fn receive(
 
 async fn call(
     client: &reqwest::Client,
-    master: &str,
+    master: &MasterAddress,
     stream_id: &Bytes,
     message: &FromAgent,
 ) -> Result<(), LinkError> {
@@ -180,7 +216,7 @@ async fn call(
     let deadline = tokio::time::Instant::now() + CALL_TIMEOUT;
     loop {
         let request = client
-            .post(format!("http://{master}{CALL_PATH}"))
+            .post(master.endpoint(CALL_PATH))
             .header("Content-Type", MEDIA_TYPE)
             .header(STREAM_ID, stream_id.as_ref())
             .body(body.clone())

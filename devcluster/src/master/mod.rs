@@ -12,6 +12,8 @@
 
 mod agents;
 mod audit;
+mod elected;
+mod election;
 mod event;
 mod frameworks;
 mod launch;
@@ -27,6 +29,7 @@ mod updates;
 pub mod validate;
 mod view;
 
+pub use elected::run_elected;
 pub use event::{Answer, Effect, Event, Outcome, StreamId};
 pub use registry::{Registry, RegistryError};
 pub use server::{Master, MasterConfig, MasterError, run, run_on};

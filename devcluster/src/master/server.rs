@@ -93,6 +93,17 @@ pub enum MasterError {
     /// Serving connections failed.
     #[error("cannot serve connections: {0}")]
     Serve(std::io::Error),
+    /// The lock on the work directory cannot be had.
+    #[error("cannot lock {path}: {source}")]
+    Lock {
+        /// The lock.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Another master leads now, or ZooKeeper has forgotten this one. Started again, it follows.
+    #[error("this master leads no longer; start it again to let it follow the new leader")]
+    LostLeadership,
 }
 
 /// Runs a master until `shutdown`; tasks and agents are not touched by its end.
@@ -134,17 +145,25 @@ pub async fn run_on(
                 .map_err(MasterError::Serve);
         }
     };
-    stop.cancel();
     shared.lock().streams.clear();
-    if tokio::time::timeout(SHUTDOWN_GRACE, &mut server)
+    shut_down(&stop, &mut server).await;
+    match failed {
+        Some(error) => Err(error.into()),
+        None => Ok(()),
+    }
+}
+
+/// Lets connections end, and ends those that do not.
+pub(super) async fn shut_down(
+    stop: &CancellationToken,
+    server: &mut tokio::task::JoinHandle<std::io::Result<()>>,
+) {
+    stop.cancel();
+    if tokio::time::timeout(SHUTDOWN_GRACE, &mut *server)
         .await
         .is_err()
     {
         server.abort();
-    }
-    match failed {
-        Some(error) => Err(error.into()),
-        None => Ok(()),
     }
 }
 
@@ -194,6 +213,28 @@ impl Master {
         self.shared.event(Event::Tick);
     }
 
+    /// Lets time pass until the master cannot go on; says why.
+    pub(super) async fn keep_time(&self) -> MasterError {
+        self.shared.keep_time().await.into()
+    }
+
+    /// Ends all streams: those who listen look for another master.
+    pub(super) fn close_streams(&self) {
+        self.shared.lock().streams.clear();
+    }
+
+    /// Answers one request of the client at `peer`.
+    pub(super) fn respond(
+        &self,
+        peer: IpAddr,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Response {
+        respond(&self.shared, peer, method, uri, headers, body)
+    }
+
     /// Answers one request of the client at `peer`.
     pub fn request(&self, peer: IpAddr, request: axum::http::Request<Bytes>) -> Response {
         let (parts, body) = request.into_parts();
@@ -208,7 +249,10 @@ impl Master {
     }
 }
 
-fn master_info(config: &MasterConfig, address: SocketAddr) -> Result<pb::MasterInfo, MasterError> {
+pub(super) fn master_info(
+    config: &MasterConfig,
+    address: SocketAddr,
+) -> Result<pb::MasterInfo, MasterError> {
     let ip = match config.advertise {
         Some(ip) => ip,
         None if address.ip().is_unspecified() => return Err(MasterError::Advertise(address)),

@@ -48,13 +48,30 @@ pub(super) struct Candidate {
 
 /// A node of a ZooKeeper ensemble below which masters register.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ZooKeeperUrl {
+pub struct ZooKeeperUrl {
     /// `host:port`, comma between them.
     pub(super) hosts: String,
     /// Absolute, without a slash at its end.
     pub(super) path: String,
     /// `user:password`, for the scheme `digest`.
     pub(super) digest: Option<Secret>,
+}
+
+impl ZooKeeperUrl {
+    /// The ensemble: `host:port`, comma between them.
+    pub fn hosts(&self) -> &str {
+        &self.hosts
+    }
+
+    /// The node below which masters register: absolute, without a slash at its end.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// `user:password`, for the scheme `digest`.
+    pub fn digest(&self) -> Option<&Secret> {
+        self.digest.as_ref()
+    }
 }
 
 /// A text that names no masters.
@@ -126,7 +143,15 @@ impl MasterUrl {
 
     /// Whether the leader is looked up in ZooKeeper.
     pub fn is_zookeeper(&self) -> bool {
-        matches!(self.0, Kind::ZooKeeper(_))
+        self.zookeeper().is_some()
+    }
+
+    /// Where in ZooKeeper the masters register, if they do: for a master that registers itself.
+    pub fn zookeeper(&self) -> Option<&ZooKeeperUrl> {
+        match &self.0 {
+            Kind::Hosts(_) => None,
+            Kind::ZooKeeper(url) => Some(url),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub mod server;
+pub mod zookeeper;
 
 use std::path::{Path, PathBuf};
 
