@@ -16,7 +16,8 @@ use crate::resources::{Accounting, MIB, Quantity};
 /// killed and started anywhere at any time; tasks go on. SIGTERM ends it without tearing the
 /// framework down.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "k8sm-framework", version, max_term_width = 100)]
+// Who adds an option to a command line that has it already means the new value.
+#[command(name = "k8sm-framework", version, max_term_width = 100, args_override_self = true)]
 pub struct Options {
     /// Mesos master: `http://host:5050`, `host:5050`, several of them with commas, or
     /// `zk://[user:password@]host1:2181,host2:2181/mesos`. A path is read as a file that holds it.
