@@ -1,4 +1,4 @@
-//! A Mesos master, Mesos agents and (later) Marathon for one machine, for tests, and for
+//! A Mesos master, Mesos agents and Marathon for one machine, for tests, and for
 //! simulations of scale, faithful to the recorded traffic of a real Mesos 1.12 within what they
 //! implement. For production use a real Mesos.
 //!
@@ -13,6 +13,7 @@ mod client;
 pub mod clock;
 pub mod http;
 pub mod ids;
+pub mod marathon;
 pub mod master;
 pub mod netns;
 pub mod protocol;

@@ -2,6 +2,7 @@
 //! negotiation, its error answers, and streams of RecordIO frames with a bound.
 
 pub mod json;
+pub mod query;
 pub mod stream;
 pub mod text;
 
