@@ -379,3 +379,21 @@ pub enum Effect {
         message: String,
     },
 }
+    /// A pod of higher priority needs its room: condition DisruptionTarget, then delete with its
+    /// own grace, and an event.
+    Preempt {
+        /// The victim.
+        pod: PodRef,
+        /// The pod that needs the room.
+        by: PodRef,
+        /// Their node.
+        node: NodeName,
+    },
+    /// Write where a pod waits for its victims' room (`status.nominatedNodeName`), or that it
+    /// does not any more.
+    Nominate {
+        /// The pod.
+        pod: PodRef,
+        /// The node.
+        node: Option<NodeName>,
+    },

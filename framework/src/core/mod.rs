@@ -13,6 +13,7 @@
 //! | [`task`], `updates` | the task ledger, status updates, Binding, KILL |
 //! | `place`, `plan`, `schedule` | where a pod goes; room set aside; the scheduling pass |
 //! | `reconcile` | explicit and implicit reconciliation |
+//! | [`preempt`] | whose end makes room for a pod of higher priority |
 
 mod agents;
 pub mod event;
@@ -30,6 +31,7 @@ pub mod pool;
 mod reconcile;
 mod schedule;
 pub mod summary;
+pub mod preempt;
 pub mod task;
 mod timers;
 mod updates;
@@ -42,7 +44,8 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::placement::Candidate;
+use crate::placement::{Candidate, Fit};
+use crate::resources::PodDemand;
 
 pub use event::{Effect, Event};
 use ids::{AgentId, NodeName, PodUid, Role, Time};
@@ -153,6 +156,8 @@ pub struct State {
     /// Whether a scheduling pass may find something to do.
     dirty: bool,
     /// When the last one was.
+    /// Room that this pass has set aside for nominated pods, by node.
+    booked: BTreeMap<NodeName, Vec<(PodDemand, Fit)>>,
     last_pass: Time,
     /// No held offer is due to go back before.
     return_due: Time,
@@ -201,6 +206,7 @@ impl State {
             return_due: Time(0),
             // A new subscription is not suppressed.
             suppressed: false,
+            booked: BTreeMap::new(),
             wants_revive: false,
             last_revive: Time(0),
             fruitless_revives: 0,

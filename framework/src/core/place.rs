@@ -225,7 +225,7 @@ impl State {
     }
 
     /// The pod's preference among roles; `None` if it may not use this one.
-    fn role_order(&self, template: &PodTemplate, role: &Role) -> Option<usize> {
+    pub(super) fn role_order(&self, template: &PodTemplate, role: &Role) -> Option<usize> {
         if template.roles.is_empty() {
             return Some(0);
         }
@@ -304,7 +304,8 @@ impl State {
                 *left = left.saturating_sub(used);
             }
         }
-        Candidate {
+        let booked = node.and_then(|n| self.booked.get(&n.name));
+        let mut candidate = Candidate {
             node_name: name,
             labels,
             taints,
@@ -329,7 +330,11 @@ impl State {
         let tasked = self
             .ledger
             .of_node(&node.name)
+        };
+        for (demand, fit) in booked.into_iter().flatten() {
+            candidate.take(demand, fit);
             .filter_map(|t| t.pod.as_ref());
+        candidate
         let planned = node.plan.pods.iter().map(|(uid, _, _)| uid);
         let all: std::collections::HashSet<&PodUid> = bound.chain(tasked).chain(planned).collect();
         let mut load = Load {
@@ -373,8 +378,28 @@ impl State {
             Ok(requirements) => requirements,
             Err(error) => return Some(error.clone()),
         };
-        let allowed = |role: &Role| template.roles.is_empty() || template.roles.contains(role);
         let mut diagnosis = Diagnosis::default();
+    /// What an agent has free for a pod, by role: in the held offers (`true`), and in what was
+    /// declined since the last REVIVE.
+    pub(super) fn available<'a>(
+        &'a self,
+        agent: &'a Agent,
+        template: &'a PodTemplate,
+    ) -> impl Iterator<Item = (&'a Role, bool, &'a Pool)> {
+        let held = self
+            .offers
+            .of(&agent.id)
+            .map(|(role, held)| (role, true, &held.free));
+        // What was declined before the last REVIVE would be here again if it were free.
+        let declined = agent
+            .declined
+            .iter()
+            .filter(|(_, declined)| declined.at >= self.last_revive)
+            .map(|(role, declined)| (role, false, &declined.pool));
+        held.chain(declined)
+            .filter(|(role, _, _)| self.role_order(template, role).is_some())
+    }
+
         for agent in self.agents.values().filter(|a| a.active) {
             let capacity = agent.capacity();
             let rank = match self.rank(&agent.id) {
@@ -384,26 +409,11 @@ impl State {
                     continue;
                 }
             };
-            let held = self
-                .offers
-                .of(&agent.id)
-                .map(|(role, held)| (role, &held.free));
-            // What was declined before the last REVIVE would be here again if it were free.
-            let declined = agent
-                .declined
-                .iter()
-                .filter(|(_, declined)| declined.at >= self.last_revive)
-                .map(|(role, declined)| (role, &declined.pool));
             let empty = Pool::default();
-            let mut pools: Vec<(bool, &Pool)> = held
-                .filter(|(role, _)| allowed(role))
-                .map(|(_, pool)| (true, pool))
+            let mut pools: Vec<(bool, &Pool)> = self
+                .available(agent, template)
+                .map(|(_, held, pool)| (held, pool))
                 .collect();
-            pools.extend(
-                declined
-                    .filter(|(role, _)| allowed(role))
-                    .map(|(_, pool)| (false, pool)),
-            );
             if pools.is_empty() {
                 pools.push((true, &empty));
             }

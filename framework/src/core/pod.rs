@@ -7,6 +7,7 @@ use crate::resources::PodDemand;
 
 use super::ids::{NodeName, PodUid, Role, TaskId, Time};
 use super::pool::{Amounts, UNIT};
+use super::preempt::Nomination;
 
 /// `status.phase`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -134,4 +135,6 @@ pub struct Pod {
     pub queued_at: Time,
     /// When the Binding may be tried again, after it failed.
     pub bind_after: Time,
+    /// Where it waits for the end of pods of lower priority.
+    pub nomination: Option<Nomination>,
 }

@@ -67,6 +67,7 @@ impl State {
                         failures: 0,
                         queued_at: self.now,
                         bind_after: self.now,
+                        nomination: None,
                     },
                 );
                 true

@@ -21,6 +21,7 @@ use super::place::{Order, Place, Rank};
 use super::pod::{PodTemplate, Stage};
 use super::pods::EVICT_AFTER;
 use super::pool::{Amounts, Grant};
+use super::preempt::SEARCHES;
 use super::task::TaskPhase;
 use super::timers::Timer;
 
@@ -132,12 +133,14 @@ impl State {
         if self.queue.is_empty() {
             return;
         }
-        let waiting: Vec<PodUid> = self.queue.iter().map(|(_, _, uid)| uid.clone()).collect();
+        self.forget_bookings();
+        let waiting = self.waiting_pods();
         let mut order = self.order();
         // Pods of one template fail alike, as long as nothing is added in between.
         let mut hopeless: HashMap<(*const PodTemplate, bool), Option<Arc<str>>> = HashMap::new();
         let awaits = self.awaits_running_nodes();
         let mut settles: Option<Duration> = None;
+        let mut searches = 0;
         for uid in waiting {
             let Some(pod) = self.pods.get(&uid) else {
                 continue;
@@ -153,6 +156,10 @@ impl State {
                     continue;
                 }
                 untried.insert(None);
+            }
+            if self.waits_for_victims(&uid, &template) {
+                settles = Some(settles.map_or(SETTLE, |least| least.min(SETTLE)));
+                continue;
             }
             if waited < SETTLE {
                 let left = if fresh { SETTLE } else { FRESH_AFTER }.saturating_sub(waited);
@@ -178,7 +185,13 @@ impl State {
                 pod: reference,
                 message: message.to_string(),
             });
-            self.back_off(&uid);
+            searches += 1;
+            if searches <= SEARCHES && self.preempt(&uid, &template) {
+                self.enqueue(&uid);
+                settles = Some(settles.map_or(SETTLE, |least| least.min(SETTLE)));
+            } else {
+                self.back_off(&uid);
+            }
         }
         if let Some(left) = settles {
             self.after(left, Timer::Schedule);
@@ -225,6 +238,10 @@ impl State {
         // Another role's pool of the same node sees one pod more, too.
         self.candidates
             .retain(|(of, other), _| of != agent || other == role);
+        if let Some(pod) = self.pods.get_mut(uid) {
+            // The Binding clears what was written about it.
+            pod.nomination = None;
+        }
         match place.rank {
             Rank::Ready | Rank::Starting => {
                 self.launch_pod(uid, &name, role, grant, &place.fit.ports, accepts);

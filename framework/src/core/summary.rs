@@ -31,6 +31,8 @@ pub struct Counters {
     pub unschedulable: u64,
     /// Status updates, repeated ones included.
     pub updates: u64,
+    /// Pods that others of lower priority had to make room for.
+    pub preemptions: u64,
     /// Complete reconciliations.
     pub reconciliations: u64,
     /// Scheduling passes.

@@ -147,6 +147,8 @@ fn key_of(effect: &Effect) -> Option<String> {
         | Effect::FailPod { pod, .. }
         | Effect::EvictPod { pod, .. }
         | Effect::Unschedulable { pod, .. } => pod.uid.to_string(),
+        | Effect::Preempt { pod, .. }
+        | Effect::Nominate { pod, .. }
         _ => return None,
     })
 }
@@ -214,6 +216,8 @@ fn name_of(effect: &Effect) -> &'static str {
         Effect::Unschedulable { .. } => "unschedulable",
         _ => "other",
     }
+        Effect::Preempt { .. } => "preempt",
+        Effect::Nominate { .. } => "nominate",
 }
 
 async fn carry_out(context: &Context, effect: Effect) {
@@ -265,6 +269,8 @@ async fn carry_out(context: &Context, effect: Effect) {
         tracing::warn!(%error, "an effect failed");
     }
 }
+        Effect::Preempt { pod, by, node } => preempt(context, &pod, &by, node.as_str()).await,
+        Effect::Nominate { pod, node } => nominate(context, &pod, node.as_ref()).await,
 
 fn taint(key: &str, effect: &str, value: Option<&str>) -> Taint {
     Taint {
@@ -477,3 +483,44 @@ async fn unschedulable(
     })
     .await
 }
+async fn preempt(
+    context: &Context,
+    pod: &event::PodRef,
+    by: &event::PodRef,
+    node: &str,
+) -> Result<(), ApiError> {
+    let target = reference(pod);
+    let why = Disruption {
+        reason: "PreemptionByScheduler".to_owned(),
+        message: "Preempted in order to admit a pod of higher priority".to_owned(),
+    };
+    let ended = patiently(|| async {
+        match read(context, &target).await? {
+            Some(current) if current.metadata.deletion_timestamp.is_none() => {
+                pods::disrupt_and_delete(&context.client, &target, &current, &why).await
+            }
+            _ => Ok(false),
+        }
+    })
+    .await?;
+    if ended {
+        context.recorder.publish(Note {
+            subject: Subject::Pod(target),
+            kind: Kind::Normal,
+            reason: "Preempted".to_owned(),
+            message: format!("Preempted by pod {} on node {node}", by.uid),
+        });
+    }
+    Ok(())
+}
+
+async fn nominate(
+    context: &Context,
+    pod: &event::PodRef,
+    node: Option<&crate::core::ids::NodeName>,
+) -> Result<(), ApiError> {
+    let target = reference(pod);
+    let node = node.map(|name| name.as_str());
+    patiently(|| pods::nominate(&context.client, &target, node)).await
+}
+

@@ -83,21 +83,78 @@ pub async fn fail_and_delete(
     current: &Pod,
     disruption: &Disruption,
 ) -> Result<bool, ApiError> {
-    let api = pod.api(client);
-    if let Some(patch) = failure_patch(pod, current, disruption, Timestamp::now()) {
-        let params = PatchParams::default();
-        let patched = call(
-            || format!("mark pod {pod} failed"),
-            api.patch_status(&pod.name, &params, &Patch::Strategic(&patch)),
-        )
-        .await;
-        match patched {
-            Ok(_) => {}
-            Err(ApiError::NotFound { .. } | ApiError::Conflict { .. }) => return Ok(false),
-            Err(error) => return Err(error),
-        }
+    if let Some(patch) = failure_patch(pod, current, disruption, Timestamp::now())
+        && !patch_status(client, pod, &patch, "mark as failed").await?
+    {
+        return Ok(false);
     }
     delete(client, pod, Some(0)).await
+}
+
+/// Ends a pod that has to make room, as upstream's scheduler does: the condition
+/// DisruptionTarget, so that controllers know that it did not fail by itself, then deletion with
+/// the pod's own grace. Says whether the pod was still there.
+pub async fn disrupt_and_delete(
+    client: &Client,
+    pod: &PodRef,
+    current: &Pod,
+    disruption: &Disruption,
+) -> Result<bool, ApiError> {
+    let patch = json!({
+        "metadata": {"uid": pod.uid},
+        "status": {
+            "observedGeneration": current.metadata.generation,
+            "conditions": [disruption_condition(disruption, Timestamp::now())],
+        },
+    });
+    if !patch_status(client, pod, &patch, "mark as disrupted").await? {
+        return Ok(false);
+    }
+    delete(client, pod, None).await
+}
+
+/// Writes on which node a pod waits for others to make room, or that it waits on none.
+/// A pod that is gone is no error.
+pub async fn nominate(client: &Client, pod: &PodRef, node: Option<&str>) -> Result<(), ApiError> {
+    // The uid in a status patch is a precondition; null takes the field away.
+    let patch = json!({
+        "metadata": {"uid": pod.uid},
+        "status": {"nominatedNodeName": node},
+    });
+    patch_status(client, pod, &patch, "nominate a node for")
+        .await
+        .map(drop)
+}
+
+/// Patches a pod's status. False if the pod is gone, or another one has its name.
+async fn patch_status(
+    client: &Client,
+    pod: &PodRef,
+    patch: &Value,
+    what: &str,
+) -> Result<bool, ApiError> {
+    let params = PatchParams::default();
+    let api = pod.api(client);
+    let patched = call(
+        || format!("{what} pod {pod}"),
+        api.patch_status(&pod.name, &params, &Patch::Strategic(patch)),
+    )
+    .await;
+    match patched {
+        Ok(_) => Ok(true),
+        Err(ApiError::NotFound { .. } | ApiError::Conflict { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn disruption_condition(why: &Disruption, now: Timestamp) -> Value {
+    json!({
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": why.reason,
+        "message": why.message,
+        "lastTransitionTime": now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+    })
 }
 
 /// Deletes a pod: with grace 0 at once, with `None` with the pod's own grace.
@@ -136,13 +193,7 @@ fn failure_patch(pod: &PodRef, current: &Pod, why: &Disruption, now: Timestamp) 
         "status": {
             "phase": "Failed",
             "observedGeneration": current.metadata.generation,
-            "conditions": [{
-                "type": "DisruptionTarget",
-                "status": "True",
-                "reason": why.reason,
-                "message": why.message,
-                "lastTransitionTime": now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-            }],
+            "conditions": [disruption_condition(why, now)],
         },
     }))
 }
@@ -180,17 +231,9 @@ pub async fn mark_waiting(
     let Some(patch) = waiting_patch(pod, current, reason, message, Timestamp::now()) else {
         return Ok(());
     };
-    let params = PatchParams::default();
-    let api = pod.api(client);
-    let patched = call(
-        || format!("mark pod {pod} as waiting"),
-        api.patch_status(&pod.name, &params, &Patch::Strategic(&patch)),
-    )
-    .await;
-    match patched {
-        Ok(_) | Err(ApiError::NotFound { .. } | ApiError::Conflict { .. }) => Ok(()),
-        Err(error) => Err(error),
-    }
+    patch_status(client, pod, &patch, "mark as waiting")
+        .await
+        .map(drop)
 }
 
 fn waiting_patch(

@@ -23,6 +23,8 @@ pub struct PodRequirements {
     pub node: NodeRequirement,
     /// Its tolerations.
     pub tolerations: Vec<Toleration>,
+    /// Whether pods of lower priority may be ended to make room for it (`spec.preemptionPolicy`).
+    pub may_preempt: bool,
     /// Whether it tolerates `node.kubernetes.io/unschedulable`, as pods of DaemonSets do.
     tolerates_unschedulable: bool,
 }
@@ -39,6 +41,7 @@ impl PodRequirements {
         Self {
             tolerates_unschedulable: first_untolerated(&[cordon], &tolerations).is_none(),
             demand,
+            may_preempt: spec.preemption_policy.as_deref() != Some("Never"),
             node_name: spec.node_name.clone().filter(|name| !name.is_empty()),
             node: NodeRequirement::of(spec),
             tolerations,
@@ -272,6 +275,29 @@ impl Candidate {
             free.ports.remove(*port);
         }
         self.used_ports.extend_from_slice(&demand.host_ports);
+    }
+
+    /// What it would be without a pod: the opposite of [`Self::take`].
+    pub fn give_back(&mut self, demand: &PodDemand, fit: &Fit) {
+        let free = &mut self.free;
+        free.cpu_millis = free.cpu_millis.saturating_add(demand.cpu_millis);
+        free.memory_bytes = free.memory_bytes.saturating_add(demand.memory_bytes);
+        free.disk_bytes = free.disk_bytes.saturating_add(demand.disk_bytes);
+        free.gpus = free.gpus.saturating_add(demand.gpus);
+        free.pods = free.pods.saturating_add(1);
+        for (name, amount) in &demand.other {
+            if let Some(left) = free.other.get_mut(name) {
+                *left = left.saturating_add(*amount);
+            }
+        }
+        let numbers = fit.ports.iter().map(|port| u64::from(*port));
+        let ports = PortSet::from_ranges(numbers.map(|number| (number, number)));
+        free.ports.extend(&ports);
+        for port in &demand.host_ports {
+            if let Some(at) = self.used_ports.iter().position(|used| used == port) {
+                self.used_ports.swap_remove(at);
+            }
+        }
     }
 }
 

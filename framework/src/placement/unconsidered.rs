@@ -19,8 +19,6 @@ pub enum Unconsidered {
     VolumeTopology,
     /// `spec.resourceClaims`.
     ResourceClaims,
-    /// Making room by evicting pods of lower priority.
-    Preemption,
 }
 
 impl fmt::Display for Unconsidered {
@@ -32,7 +30,6 @@ impl fmt::Display for Unconsidered {
             Self::TopologySpread => "topology spread constraints",
             Self::VolumeTopology => "the topology of persistent volumes",
             Self::ResourceClaims => "resource claims",
-            Self::Preemption => "preemption",
         })
     }
 }
@@ -47,8 +44,6 @@ pub fn unconsidered(spec: &PodSpec) -> Vec<Unconsidered> {
     let claims_volume = |v: &k8s_openapi::api::core::v1::Volume| {
         v.persistent_volume_claim.is_some() || v.ephemeral.is_some()
     };
-    let preempts =
-        spec.priority.unwrap_or(0) > 0 && spec.preemption_policy.as_deref() != Some("Never");
     [
         (
             Unconsidered::PodAffinity,
@@ -100,7 +95,6 @@ pub fn unconsidered(spec: &PodSpec) -> Vec<Unconsidered> {
             Unconsidered::ResourceClaims,
             some(spec.resource_claims.as_ref().map(Vec::len)),
         ),
-        (Unconsidered::Preemption, preempts),
     ]
     .into_iter()
     .filter_map(|(what, used)| used.then_some(what))
@@ -127,7 +121,6 @@ mod tests {
         assert_eq!(sentence(&unconsidered(&plain)), None);
         let rich: PodSpec = serde_json::from_value(json!({
             "containers": [],
-            "priority": 7,
             "affinity": {
                 "podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "zone"}]},
                 "nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "preference": {}}]},
@@ -139,7 +132,7 @@ mod tests {
         assert_eq!(
             sentence(&unconsidered(&rich)).unwrap(),
             "Not considered yet: pod anti-affinity, preferred node affinity, topology spread constraints, \
-             the topology of persistent volumes, preemption."
+             the topology of persistent volumes."
         );
     }
 }

@@ -172,7 +172,9 @@ impl Api {
                 self.changed(world, &pod.uid);
             }
             Effect::FailPod { pod, .. } => self.remove(world, &pod.uid),
-            Effect::EvictPod { pod, .. } => self.delete(world, &pod.uid),
+            Effect::EvictPod { pod, .. } | Effect::Preempt { pod, .. } => {
+                self.delete(world, &pod.uid);
+            }
             Effect::DeleteNode { node, uid }
                 if self.nodes.get(&node).is_some_and(|n| n.uid == uid) =>
             {

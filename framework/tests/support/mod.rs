@@ -266,6 +266,21 @@ impl Bench {
         self.send(Event::Pod(view));
     }
 
+    /// A pod is being deleted, with its grace.
+    pub fn delete(&mut self, pod: &str) {
+        let mut view = self.pods[pod].clone();
+        view.deleting = true;
+        self.pod(view);
+    }
+
+    /// A pod's containers have ended, and its object is gone.
+    pub fn end(&mut self, pod: &str, task: &TaskId) {
+        self.pods.remove(pod);
+        self.send(Event::PodGone(pod.into()));
+        let ended = framework::core::task::End::Proven(framework::core::task::Outcome::Killed);
+        self.update(task, MesosState::Ended(ended));
+    }
+
     /// An offer of a whole agent.
     pub fn offer(&mut self, id: &str, agent: &str) {
         self.offer_from(id, agent, Some(IpAddr::from([10, 0, 0, 1])));
@@ -286,6 +301,13 @@ impl Bench {
         );
     }
 
+    /// An offer of a part of an agent.
+    pub fn offer_of(&mut self, id: &str, agent: &str, amounts: Amounts) {
+        let ip = Some(IpAddr::from([10, 0, 0, 1]));
+        let ports = PortSet::from_ranges([(31_050, 31_099)]);
+        self.send_offer_of(id, agent, ip, Pool::unreserved(amounts, ports));
+    }
+
     /// An offer in a role.
     pub fn offer_in(&mut self, id: &str, agent: &str, role: &str) {
         self.role = role.to_owned();
@@ -301,6 +323,10 @@ impl Bench {
     }
 
     fn send_offer(&mut self, id: &str, agent: &str, ip: Option<IpAddr>, ports: PortSet) {
+        self.send_offer_of(id, agent, ip, Pool::unreserved(SIZE, ports));
+    }
+
+    fn send_offer_of(&mut self, id: &str, agent: &str, ip: Option<IpAddr>, pool: Pool) {
         self.agents.insert(agent.into(), ip);
         let reports = self
             .agents
@@ -321,7 +347,7 @@ impl Bench {
             id: id.into(),
             agent: agent.into(),
             role: self.role.as_str().into(),
-            pool: Pool::unreserved(SIZE, ports),
+            pool,
         };
         let about = OfferedAgent {
             hostname: agent.into(),
