@@ -355,6 +355,24 @@ pub enum Effect {
         /// For people.
         message: String,
     },
+    /// A pod of higher priority needs its room: condition DisruptionTarget, then delete with its
+    /// own grace, and an event.
+    Preempt {
+        /// The victim.
+        pod: PodRef,
+        /// The pod that needs the room.
+        by: PodRef,
+        /// Their node.
+        node: NodeName,
+    },
+    /// Write where a pod waits for its victims' room (`status.nominatedNodeName`), or that it
+    /// does not any more.
+    Nominate {
+        /// The pod.
+        pod: PodRef,
+        /// The node.
+        node: Option<NodeName>,
+    },
     /// The pod does not fit: event FailedScheduling and condition PodScheduled=False.
     Unschedulable {
         /// The pod.
@@ -379,21 +397,3 @@ pub enum Effect {
         message: String,
     },
 }
-    /// A pod of higher priority needs its room: condition DisruptionTarget, then delete with its
-    /// own grace, and an event.
-    Preempt {
-        /// The victim.
-        pod: PodRef,
-        /// The pod that needs the room.
-        by: PodRef,
-        /// Their node.
-        node: NodeName,
-    },
-    /// Write where a pod waits for its victims' room (`status.nominatedNodeName`), or that it
-    /// does not any more.
-    Nominate {
-        /// The pod.
-        pod: PodRef,
-        /// The node.
-        node: Option<NodeName>,
-    },

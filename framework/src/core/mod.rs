@@ -12,8 +12,8 @@
 //! | `agents`, `market` | what is known of agents; which offers are wanted, held, given back |
 //! | [`task`], `updates` | the task ledger, status updates, Binding, KILL |
 //! | `place`, `plan`, `schedule` | where a pod goes; room set aside; the scheduling pass |
-//! | `reconcile` | explicit and implicit reconciliation |
 //! | [`preempt`] | whose end makes room for a pod of higher priority |
+//! | `reconcile` | explicit and implicit reconciliation |
 
 mod agents;
 pub mod event;
@@ -28,10 +28,10 @@ mod plan;
 pub mod pod;
 mod pods;
 pub mod pool;
+pub mod preempt;
 mod reconcile;
 mod schedule;
 pub mod summary;
-pub mod preempt;
 pub mod task;
 mod timers;
 mod updates;
@@ -150,14 +150,14 @@ pub struct State {
     offers: OfferStore,
     /// What each held pool looks like to the filters; rebuilt when something about it changed.
     candidates: HashMap<(AgentId, Role), Candidate>,
+    /// Room that this pass has set aside for nominated pods, by node.
+    booked: BTreeMap<NodeName, Vec<(PodDemand, Fit)>>,
     /// Where the search for a place went on; spreads pods over equal agents.
     cursor: usize,
 
     /// Whether a scheduling pass may find something to do.
     dirty: bool,
     /// When the last one was.
-    /// Room that this pass has set aside for nominated pods, by node.
-    booked: BTreeMap<NodeName, Vec<(PodDemand, Fit)>>,
     last_pass: Time,
     /// No held offer is due to go back before.
     return_due: Time,
@@ -200,13 +200,13 @@ impl State {
             ledger: Ledger::default(),
             offers: OfferStore::default(),
             candidates: HashMap::new(),
+            booked: BTreeMap::new(),
             cursor: 0,
             dirty: false,
             last_pass: Time(0),
             return_due: Time(0),
             // A new subscription is not suppressed.
             suppressed: false,
-            booked: BTreeMap::new(),
             wants_revive: false,
             last_revive: Time(0),
             fruitless_revives: 0,

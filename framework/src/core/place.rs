@@ -321,7 +321,11 @@ impl State {
             },
             capacity: agent.map(|a| a.capacity()).unwrap_or_default(),
             used_ports: load.ports,
+        };
+        for (demand, fit) in booked.into_iter().flatten() {
+            candidate.take(demand, fit);
         }
+        candidate
     }
 
     /// What the pods of a node use, planned ones included.
@@ -330,11 +334,7 @@ impl State {
         let tasked = self
             .ledger
             .of_node(&node.name)
-        };
-        for (demand, fit) in booked.into_iter().flatten() {
-            candidate.take(demand, fit);
             .filter_map(|t| t.pod.as_ref());
-        candidate
         let planned = node.plan.pods.iter().map(|(uid, _, _)| uid);
         let all: std::collections::HashSet<&PodUid> = bound.chain(tasked).chain(planned).collect();
         let mut load = Load {
@@ -371,14 +371,6 @@ impl State {
             .cloned()
     }
 
-    /// Why a pod fits nowhere: every active agent, with what it offers or last offered.
-    /// `None` if it would fit what was declined lately, so that a REVIVE helps.
-    pub(super) fn diagnose(&self, template: &PodTemplate) -> Option<String> {
-        let requirements = match &template.requirements {
-            Ok(requirements) => requirements,
-            Err(error) => return Some(error.clone()),
-        };
-        let mut diagnosis = Diagnosis::default();
     /// What an agent has free for a pod, by role: in the held offers (`true`), and in what was
     /// declined since the last REVIVE.
     pub(super) fn available<'a>(
@@ -400,6 +392,14 @@ impl State {
             .filter(|(role, _, _)| self.role_order(template, role).is_some())
     }
 
+    /// Why a pod fits nowhere: every active agent, with what it offers or last offered.
+    /// `None` if it would fit what was declined lately, so that a REVIVE helps.
+    pub(super) fn diagnose(&self, template: &PodTemplate) -> Option<String> {
+        let requirements = match &template.requirements {
+            Ok(requirements) => requirements,
+            Err(error) => return Some(error.clone()),
+        };
+        let mut diagnosis = Diagnosis::default();
         for agent in self.agents.values().filter(|a| a.active) {
             let capacity = agent.capacity();
             let rank = match self.rank(&agent.id) {

@@ -29,10 +29,10 @@ pub struct Counters {
     pub nodes_launched: u64,
     /// Attempts to place a pod that found nothing.
     pub unschedulable: u64,
-    /// Status updates, repeated ones included.
-    pub updates: u64,
     /// Pods that others of lower priority had to make room for.
     pub preemptions: u64,
+    /// Status updates, repeated ones included.
+    pub updates: u64,
     /// Complete reconciliations.
     pub reconciliations: u64,
     /// Scheduling passes.

@@ -146,9 +146,9 @@ fn key_of(effect: &Effect) -> Option<String> {
         | Effect::Annotate { pod, .. }
         | Effect::FailPod { pod, .. }
         | Effect::EvictPod { pod, .. }
-        | Effect::Unschedulable { pod, .. } => pod.uid.to_string(),
         | Effect::Preempt { pod, .. }
         | Effect::Nominate { pod, .. }
+        | Effect::Unschedulable { pod, .. } => pod.uid.to_string(),
         _ => return None,
     })
 }
@@ -213,11 +213,11 @@ fn name_of(effect: &Effect) -> &'static str {
         Effect::Annotate { .. } => "annotate",
         Effect::FailPod { .. } => "fail-pod",
         Effect::EvictPod { .. } => "evict",
+        Effect::Preempt { .. } => "preempt",
+        Effect::Nominate { .. } => "nominate",
         Effect::Unschedulable { .. } => "unschedulable",
         _ => "other",
     }
-        Effect::Preempt { .. } => "preempt",
-        Effect::Nominate { .. } => "nominate",
 }
 
 async fn carry_out(context: &Context, effect: Effect) {
@@ -255,6 +255,8 @@ async fn carry_out(context: &Context, effect: Effect) {
         Effect::Annotate { pod, task } => annotate(context, &pod, task.as_str()).await,
         Effect::FailPod { pod, message } => fail_pod(context, &pod, message).await,
         Effect::EvictPod { pod, message } => evict(context, &pod, message).await,
+        Effect::Preempt { pod, by, node } => preempt(context, &pod, &by, node.as_str()).await,
+        Effect::Nominate { pod, node } => nominate(context, &pod, node.as_ref()).await,
         Effect::Unschedulable { pod, message } => unschedulable(context, &pod, message).await,
         // Mesos' effects and those for people do not come here.
         _ => Ok(()),
@@ -269,8 +271,6 @@ async fn carry_out(context: &Context, effect: Effect) {
         tracing::warn!(%error, "an effect failed");
     }
 }
-        Effect::Preempt { pod, by, node } => preempt(context, &pod, &by, node.as_str()).await,
-        Effect::Nominate { pod, node } => nominate(context, &pod, node.as_ref()).await,
 
 fn taint(key: &str, effect: &str, value: Option<&str>) -> Taint {
     Taint {
@@ -460,29 +460,6 @@ async fn evict(context: &Context, pod: &event::PodRef, message: String) -> Resul
         .map(drop)
 }
 
-async fn unschedulable(
-    context: &Context,
-    pod: &event::PodRef,
-    message: String,
-) -> Result<(), ApiError> {
-    let target = reference(pod);
-    context.recorder.publish(Note {
-        subject: Subject::Pod(target.clone()),
-        kind: Kind::Warning,
-        reason: "FailedScheduling".to_owned(),
-        message: message.clone(),
-    });
-    patiently(|| async {
-        match read(context, &target).await? {
-            Some(current) => {
-                let reason = WaitReason::Unschedulable;
-                pods::mark_waiting(&context.client, &target, &current, reason, &message).await
-            }
-            None => Ok(()),
-        }
-    })
-    .await
-}
 async fn preempt(
     context: &Context,
     pod: &event::PodRef,
@@ -524,3 +501,26 @@ async fn nominate(
     patiently(|| pods::nominate(&context.client, &target, node)).await
 }
 
+async fn unschedulable(
+    context: &Context,
+    pod: &event::PodRef,
+    message: String,
+) -> Result<(), ApiError> {
+    let target = reference(pod);
+    context.recorder.publish(Note {
+        subject: Subject::Pod(target.clone()),
+        kind: Kind::Warning,
+        reason: "FailedScheduling".to_owned(),
+        message: message.clone(),
+    });
+    patiently(|| async {
+        match read(context, &target).await? {
+            Some(current) => {
+                let reason = WaitReason::Unschedulable;
+                pods::mark_waiting(&context.client, &target, &current, reason, &message).await
+            }
+            None => Ok(()),
+        }
+    })
+    .await
+}
