@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 pub use api_server::ApiServer;
 pub use controller_manager::{CONTROLLER_MANAGER_USER, ControllerManager};
-pub use encryption::ensure_encryption_config;
+pub use encryption::{EncryptionKey, encryption_config, ensure_encryption_config};
 pub use etcd::{Beginning, Member};
 pub use konnectivity::{
     AUDIENCE as KONNECTIVITY_AUDIENCE, Konnectivity, SERVICE_ACCOUNT as KONNECTIVITY_AGENT,
@@ -188,6 +188,7 @@ impl ControlPlane {
         Kubeconfig {
             cluster: self.cluster.clone(),
             server: self.local_server(),
+            server_name: None,
             authority: Source::File(self.pki.authority_certificate(Authority::Cluster)),
             user: user.to_owned(),
             certificate: Source::File(self.pki.certificate(name)),

@@ -31,9 +31,19 @@ pub struct Facts {
     /// Whether etcd's members form a cluster, by their numbers; a missing one means `new`.
     #[serde(default)]
     pub etcd_states: BTreeMap<u8, MemberState>,
+    /// Until when (seconds since 1970) members may form the cluster; the installation's own time
+    /// and a limit.
+    #[serde(default)]
+    pub etcd_form_until: Option<u64>,
+    /// The snapshot that members begin with whose state is `restore`.
+    #[serde(default)]
+    pub etcd_snapshot: Option<Artifact>,
     /// The agents on which API servers may run, at least as many as there are instances. Clients
     /// know all of them and use those that answer.
     pub api_hosts: Vec<AgentHost>,
+    /// Further addresses at which clients reach the API: of agents that front doors may run on.
+    #[serde(default)]
+    pub client_addresses: Vec<Ipv4Addr>,
     /// How keys get to the apps, `auto` resolved.
     pub pki: PkiDelivery,
     /// Programs by name, for `images.runtime = artifacts`, and in any case what the framework's

@@ -192,13 +192,32 @@ pub(super) fn plain(value: &Value) -> String {
     }
 }
 
-/// A value for an error message: short, and quoted when it is a text.
+/// A value for an error message: short, quoted when it is a text, and without a password that
+/// somebody put into an address.
 pub(super) fn shown(value: &Value) -> String {
     const MOST: usize = 60;
-    let text = value.to_string();
+    let text = without_userinfo(&value.to_string());
     if text.chars().count() <= MOST {
         return text;
     }
     let start: String = text.chars().take(MOST).collect();
     format!("{start}...")
+}
+
+/// Replaces `user:password@` after `://`.
+fn without_userinfo(text: &str) -> String {
+    let mut parts = text.split("://");
+    let mut shown = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        shown.push_str("://");
+        let authority = part.find(['/', '"', ' ']).unwrap_or(part.len());
+        match part.get(..authority).and_then(|a| a.rfind('@')) {
+            Some(at) => {
+                shown.push_str("***");
+                shown.push_str(part.get(at..).unwrap_or_default());
+            }
+            None => shown.push_str(part),
+        }
+    }
+    shown
 }

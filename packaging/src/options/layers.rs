@@ -74,7 +74,7 @@ impl Layers {
             return Err(problem(
                 assignment,
                 What::Value {
-                    value: "nothing".to_owned(),
+                    value: "an option without a value".to_owned(),
                     allowed: "an option's path, `=`, and its value, for instance etcd.count=1"
                         .to_owned(),
                 },

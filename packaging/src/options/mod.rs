@@ -16,20 +16,29 @@
 //! ```
 
 mod check;
+mod complete;
+mod config_json;
 mod format;
 mod group;
 mod key;
 mod layers;
 mod model;
+mod page;
 mod problem;
 mod rules;
 
 use std::sync::LazyLock;
 
+pub use complete::completions;
+pub use config_json::config_json;
 pub use format::Format;
 pub use key::{Key, Kind, Schema};
-pub use layers::Layers;
-pub use model::*;
+pub use layers::{Layers, merge};
+pub use model::{
+    ApiServer, Artifacts, Audit, ControllerManager, Dns, Encryption, Etcd, Framework, HttpProxy,
+    Images, Kubernetes, Marathon, Mesos, Nodes, Oidc, Options, Pki, Pods, Proxy, Registry, Service,
+};
+pub use page::page;
 pub use problem::{Problem, Problems, What};
 use serde_json::Value;
 
@@ -86,3 +95,6 @@ impl Options {
         changed
     }
 }
+
+#[cfg(test)]
+mod tests;

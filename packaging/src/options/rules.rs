@@ -62,7 +62,14 @@ fn ranges(options: &Options, found: &mut Found) {
                 format!("is too small; take a /{SERVICE_PREFIX} or larger"),
             );
         }
-        if let Ok(address) = kubernetes.dns.service_ip.parse() {
+        let dns = &kubernetes.dns;
+        if !dns.enabled && !dns.nameservers.is_empty() {
+            found.add(
+                "kubernetes.dns.nameservers",
+                "has no meaning with kubernetes.dns.enabled=false",
+            );
+        }
+        if let Ok(address) = dns.service_ip.parse() {
             if !services.contains(address) {
                 found.add(
                     "kubernetes.dns.service_ip",
@@ -135,6 +142,17 @@ fn ports(options: &Options, found: &mut Found) {
             );
         }
     }
+    for (path, value) in [
+        ("proxy.vip", &options.proxy.vip),
+        ("proxy.haproxy_group", &options.proxy.haproxy_group),
+    ] {
+        if !value.is_empty() && !options.marathon.require_ports {
+            found.add(
+                path,
+                "needs ports in Mesos, and marathon.require_ports is false",
+            );
+        }
+    }
     let Some((first, last)) = port_range(&options.kubernetes.node_port_range) else {
         return;
     };
@@ -157,6 +175,19 @@ fn ports(options: &Options, found: &mut Found) {
 fn etcd(options: &Options, found: &mut Found) {
     let etcd = &options.etcd;
     let external = etcd.storage == "external";
+    let own_keys = matches!(options.pki.source.as_str(), "file" | "uri");
+    if external && options.pki.ca.is_empty() && !own_keys {
+        found.add(
+            "etcd.storage",
+            "needs the authority of the etcd that exists: put etcd-ca.crt and etcd-ca.key where pki.ca says, or keys of your own with pki.source=file or uri",
+        );
+    }
+    if etcd.storage == "persistent" && options.marathon.role == "*" {
+        found.add(
+            "etcd.storage",
+            "needs a role to reserve for, and marathon.role is *",
+        );
+    }
     if external && etcd.external_endpoints.is_empty() {
         found.add(
             "etcd.storage",

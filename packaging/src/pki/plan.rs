@@ -171,6 +171,8 @@ pub const API_SERVER_GROUP: &str = "system:k8sm:apiservers";
 pub const ADMIN_GROUP: &str = "k8sm:cluster-admins";
 /// User that konnectivity's server is to the API server, bound to `system:auth-delegator`.
 pub const KONNECTIVITY_USER: &str = "system:konnectivity-server";
+/// Name by which konnectivity's agents can reach its servers, whatever their addresses.
+pub const KONNECTIVITY_NAME: &str = "konnectivity-server.kube-system.svc";
 /// Common name of the front proxy's client certificate.
 pub const FRONT_PROXY_CLIENT: &str = "front-proxy-client";
 /// User that the framework is to the API server.
@@ -233,6 +235,14 @@ impl Plan {
             "kubernetes.default.svc".to_owned(),
             format!("kubernetes.default.svc.{}", self.dns_domain),
         ]);
+        let mut konnectivity = server(
+            Name::KonnectivityServer,
+            Authority::Cluster,
+            "konnectivity-server",
+            Usage::Server,
+            &self.konnectivity_addresses,
+        );
+        konnectivity.dns_names.insert(KONNECTIVITY_NAME.to_owned());
         vec![
             api,
             client(
@@ -282,13 +292,7 @@ impl Plan {
                 &[],
             ),
             client(Name::Framework, Authority::Cluster, FRAMEWORK_USER, None),
-            server(
-                Name::KonnectivityServer,
-                Authority::Cluster,
-                "konnectivity-server",
-                Usage::Server,
-                &self.konnectivity_addresses,
-            ),
+            konnectivity,
             client(
                 Name::KonnectivityClient,
                 Authority::Cluster,

@@ -4,28 +4,17 @@
 //! Authorities are never renewed silently: every node and every user trusts them. A damaged one
 //! is an error that names the file and the remedy.
 
-use std::collections::BTreeSet;
 use std::fmt;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
-};
-use time::{Duration, OffsetDateTime};
-use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use rcgen::{Issuer, KeyPair};
+use time::OffsetDateTime;
 
+use super::issue::{self, Fault, MakeError, new_key, sign, sign_authority, verdict};
 use super::plan::{Authority, Certificate, Name};
 use crate::files::{self, PUBLIC, SECRET, keep_secret, make_dir, read_optional, write_atomic};
 
-/// Life of an authority: ten years, as kubeadm's.
-pub const AUTHORITY_LIFE: Duration = Duration::days(3650);
-/// Life of a certificate: one year, as kubeadm's.
-pub const CERTIFICATE_LIFE: Duration = Duration::days(365);
-/// Certificates begin this much in the past, for machines whose clocks differ a little.
-const BACKDATE: Duration = Duration::minutes(5);
+pub use super::issue::{AUTHORITY_LIFE, CERTIFICATE_LIFE};
 
 /// Why the certificates could not be made good. A retry helps only after the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -62,13 +51,8 @@ pub enum Error {
         expired: String,
     },
     /// A certificate could not be made.
-    #[error("make {what}: {source}")]
-    Make {
-        /// Which.
-        what: String,
-        /// Why.
-        source: rcgen::Error,
-    },
+    #[error(transparent)]
+    Make(#[from] MakeError),
 }
 
 /// What was done with a certificate, and why.
@@ -256,7 +240,8 @@ impl Pki {
             reason: e.to_string(),
         })?;
         let key = new_key(&wanted.common_name)?;
-        let certificate = sign(wanted, &key, &issuer, now)?;
+        let end = issue::end(&ca, CERTIFICATE_LIFE, now);
+        let certificate = sign(wanted, &key, &issuer, (now, end))?;
         write_atomic(&key_path, key.serialize_pem().as_bytes(), SECRET)?;
         write_atomic(&certificate_path, certificate.as_bytes(), PUBLIC)?;
         Ok(Some(change))
@@ -274,105 +259,11 @@ fn read_pem(path: &Path) -> Result<Option<String>, Error> {
         .transpose()
 }
 
-fn new_key(what: &str) -> Result<KeyPair, Error> {
-    KeyPair::generate().map_err(|source| make(what, source))
-}
-
-fn make(what: &str, source: rcgen::Error) -> Error {
-    Error::Make {
-        what: what.to_owned(),
-        source,
-    }
-}
-
 fn parse_key(path: &Path, pem: &[u8]) -> Result<KeyPair, Error> {
-    let damaged = |reason: String| Error::Damaged {
+    issue::parse_key(pem).map_err(|reason| Error::Damaged {
         path: path.to_owned(),
         reason,
-    };
-    let pem = std::str::from_utf8(pem).map_err(|_| damaged("it is not text".to_owned()))?;
-    KeyPair::from_pem(pem).map_err(|e| damaged(e.to_string()))
-}
-
-fn serial() -> SerialNumber {
-    // 20 octets at most, and positive (RFC 5280, 4.1.2.2).
-    let mut octets: [u8; 16] = rand::random();
-    octets[0] &= 0x7f;
-    SerialNumber::from_slice(&octets)
-}
-
-fn sign_authority(
-    authority: Authority,
-    key: &KeyPair,
-    now: OffsetDateTime,
-) -> Result<String, Error> {
-    let mut params = CertificateParams::default();
-    params.not_before = now - BACKDATE;
-    params.not_after = now + AUTHORITY_LIFE;
-    params.serial_number = Some(serial());
-    params.distinguished_name = DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, authority.common_name());
-    // No certificate of an authority below: kubelets' are signed directly.
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![
-        KeyUsagePurpose::KeyCertSign,
-        KeyUsagePurpose::CrlSign,
-        KeyUsagePurpose::DigitalSignature,
-    ];
-    params
-        .self_signed(key)
-        .map(|c| c.pem())
-        .map_err(|e| make(authority.common_name(), e))
-}
-
-fn sign(
-    wanted: &Certificate,
-    key: &KeyPair,
-    issuer: &Issuer<'_, KeyPair>,
-    now: OffsetDateTime,
-) -> Result<String, Error> {
-    let mut params = CertificateParams::default();
-    params.not_before = now - BACKDATE;
-    params.not_after = now + CERTIFICATE_LIFE;
-    params.serial_number = Some(serial());
-    params.distinguished_name = DistinguishedName::new();
-    if let Some(organisation) = &wanted.organisation {
-        params
-            .distinguished_name
-            .push(DnType::OrganizationName, organisation.as_str());
-    }
-    params
-        .distinguished_name
-        .push(DnType::CommonName, wanted.common_name.as_str());
-    params.is_ca = IsCa::ExplicitNoCa;
-    params.use_authority_key_identifier_extension = true;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    if wanted.usage.client() {
-        params
-            .extended_key_usages
-            .push(ExtendedKeyUsagePurpose::ClientAuth);
-    }
-    if wanted.usage.server() {
-        params
-            .extended_key_usages
-            .push(ExtendedKeyUsagePurpose::ServerAuth);
-    }
-    for name in &wanted.dns_names {
-        let name = name
-            .as_str()
-            .try_into()
-            .map_err(|e| make(&format!("{} for the name {name}", wanted.name), e))?;
-        params.subject_alt_names.push(SanType::DnsName(name));
-    }
-    for address in &wanted.addresses {
-        params.subject_alt_names.push(SanType::IpAddress(*address));
-    }
-    params
-        .signed_by(key, issuer)
-        .map(|c| c.pem())
-        .map_err(|e| make(wanted.name.file_name(), e))
+    })
 }
 
 fn check_authority(
@@ -382,121 +273,20 @@ fn check_authority(
     key: &[u8],
     now: OffsetDateTime,
 ) -> Result<(), Error> {
-    let damaged = |reason: &str| Error::Damaged {
-        path: certificate_path.to_owned(),
-        reason: reason.to_owned(),
-    };
-    let key = parse_key(key_path, key)?;
-    let der = pem::parse(certificate).map_err(|e| damaged(&e.to_string()))?;
-    let (_, parsed) =
-        X509Certificate::from_der(der.contents()).map_err(|e| damaged(&e.to_string()))?;
-    if !parsed.is_ca() {
-        return Err(damaged("it is no certificate of an authority"));
-    }
-    if parsed.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
-        return Err(damaged("its key is not the one beside it"));
-    }
-    if parsed.validity().not_after.timestamp() <= now.unix_timestamp() {
-        return Err(Error::AuthorityExpired {
-            path: certificate_path.to_owned(),
-            expired: parsed.validity().not_after.to_string(),
-        });
-    }
-    Ok(())
-}
-
-/// Whether a certificate is good; else why not, for a person.
-fn verdict(
-    wanted: &Certificate,
-    certificate: &[u8],
-    key: &[u8],
-    ca: &str,
-    now: OffsetDateTime,
-) -> Result<(), String> {
-    let unreadable = "it was unreadable";
-    let der = pem::parse(certificate).map_err(|_| unreadable)?;
-    let (_, parsed) = X509Certificate::from_der(der.contents()).map_err(|_| unreadable)?;
-    let key = std::str::from_utf8(key)
-        .ok()
-        .and_then(|pem| KeyPair::from_pem(pem).ok())
-        .ok_or("its key was unreadable")?;
-    if parsed.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
-        return Err("its key was another's".to_owned());
-    }
-    let ca_der = pem::parse(ca).map_err(|_| "its authority was unreadable")?;
-    let (_, ca) =
-        X509Certificate::from_der(ca_der.contents()).map_err(|_| "its authority was unreadable")?;
-    parsed
-        .verify_signature(Some(ca.public_key()))
-        .map_err(|_| "its authority is another now")?;
-    let (begin, end) = (
-        parsed.validity().not_before.timestamp(),
-        parsed.validity().not_after.timestamp(),
-    );
-    let left = end - now.unix_timestamp();
-    if left <= 0 {
-        return Err("it had expired".to_owned());
-    }
-    if left * 3 <= end - begin {
-        return Err(format!("it would expire in {} days", left / 86_400));
-    }
-    let first = |mut values: Vec<&str>| values.pop().map(str::to_owned);
-    let subject = parsed.subject();
-    let common_name = first(
-        subject
-            .iter_common_name()
-            .filter_map(|a| a.as_str().ok())
-            .collect(),
-    );
-    let organisation = first(
-        subject
-            .iter_organization()
-            .filter_map(|a| a.as_str().ok())
-            .collect(),
-    );
-    if common_name.as_deref() != Some(wanted.common_name.as_str())
-        || organisation != wanted.organisation
-    {
-        return Err("its subject is another now".to_owned());
-    }
-    let usages = parsed
-        .extended_key_usage()
-        .ok()
-        .flatten()
-        .map_or((false, false), |e| {
-            (e.value.client_auth, e.value.server_auth)
-        });
-    if usages != (wanted.usage.client(), wanted.usage.server()) {
-        return Err("its usages are others now".to_owned());
-    }
-    let (names, addresses) = alternative_names(&parsed);
-    if names != wanted.dns_names || addresses != wanted.addresses {
-        return Err("its names or addresses have changed".to_owned());
-    }
-    Ok(())
-}
-
-fn alternative_names(certificate: &X509Certificate<'_>) -> (BTreeSet<String>, BTreeSet<IpAddr>) {
-    let mut names = BTreeSet::new();
-    let mut addresses = BTreeSet::new();
-    if let Ok(Some(extension)) = certificate.subject_alternative_name() {
-        for name in &extension.value.general_names {
-            match name {
-                GeneralName::DNSName(name) => {
-                    names.insert((*name).to_owned());
-                }
-                GeneralName::IPAddress(octets) => {
-                    if let Ok(v4) = <[u8; 4]>::try_from(*octets) {
-                        addresses.insert(IpAddr::from(v4));
-                    } else if let Ok(v6) = <[u8; 16]>::try_from(*octets) {
-                        addresses.insert(IpAddr::from(v6));
-                    }
-                }
-                _ => {}
-            }
+    issue::check_authority(certificate, key, now).map_err(|fault| {
+        let damaged = |path: &Path, reason| Error::Damaged {
+            path: path.to_owned(),
+            reason,
+        };
+        match fault {
+            Fault::Certificate(reason) => damaged(certificate_path, reason),
+            Fault::Key(reason) => damaged(key_path, reason),
+            Fault::Expired(expired) => Error::AuthorityExpired {
+                path: certificate_path.to_owned(),
+                expired,
+            },
         }
-    }
-    (names, addresses)
+    })
 }
 
 #[cfg(test)]

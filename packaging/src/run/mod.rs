@@ -25,6 +25,8 @@ pub const PKI_ENV: &str = "K8SM_PKI";
 pub const PKI_FILE_ENV: &str = "K8SM_PKI_FILE";
 /// Name of a fetched file with the keys, in the sandbox.
 pub const PKI_FILE: &str = "k8sm-pki.json";
+/// Name of a fetched etcd snapshot in the sandbox, for [`MemberState::Restore`].
+pub const SNAPSHOT_FILE: &str = "k8sm-snapshot.db";
 /// Environment variable with the secret of the framework's Mesos principal.
 pub const MESOS_SECRET_ENV: &str = "K8SM_MESOS_SECRET";
 /// Version of the format.

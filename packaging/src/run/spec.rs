@@ -48,6 +48,9 @@ pub struct EtcdRun {
     pub token: String,
     /// Whether the cluster is about to form or has formed.
     pub state: MemberState,
+    /// Last second (since 1970) in which a [`MemberState::New`] member may start empty without
+    /// asking anybody: later, an empty directory is lost data.
+    pub form_until: Option<u64>,
     /// Where its data are: in the sandbox when it is relative, else a directory of the agent.
     pub data_dir: String,
     /// Port for clients.
@@ -83,6 +86,8 @@ pub enum MemberState {
     /// The cluster has formed: a member without data has lost them, and must not start as if
     /// nothing had been.
     Formed,
+    /// All members begin with the fetched snapshot `k8sm-snapshot.db`.
+    Restore,
 }
 
 /// konnectivity's server's ports.

@@ -90,7 +90,7 @@ group! {
         roles: Vec<String> = Vec::new(), [format(Format::Role), longest(8)];
         /// Name of the scheduler that it is for pods (`spec.schedulerName`).
         scheduler_name: String = "default-scheduler".to_owned(), [format(Format::Domain), advanced()];
-        /// Further arguments of `k8sm-framework`.
+        /// Further arguments of `k8sm-framework`; they go over those that come from other options.
         extra_args: Vec<String> = Vec::new(), [format(Format::Flag), advanced()];
     }
 }

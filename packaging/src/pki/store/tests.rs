@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use time::Duration;
+
 use super::*;
 use crate::pki::Plan;
 
