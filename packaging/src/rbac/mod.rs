@@ -4,10 +4,13 @@
 //! |---|---|
 //! | user `system:k8sm:framework` | `system:k8sm:framework`, and roles in `kube-system` and `default` |
 //! | group `system:bootstrappers:k8sm` (a node that starts) | upstream's `system:node-bootstrapper`: ask for certificates |
+//! | user `system:k8sm:legacy-api` (the front door's `localhost:8080`) | see [`legacy_api`] |
 //! | group `system:k8sm:node-proxiers` (each node's kube-proxy) | upstream's `system:node-proxier`, and asking for its own next certificate |
 //!
 //! The framework reads no Secret, no ConfigMap but its own, and makes no pod. What it could do
 //! with more is not needed: kubelets get their rights from upstream's Node authorizer.
+
+pub mod legacy_api;
 
 use serde_json::{Value, json};
 
@@ -24,6 +27,12 @@ const GROUP: &str = "rbac.authorization.k8s.io";
 /// The objects, to be applied server-side in this order, as often as one likes.
 /// `framework_name` names the framework's own ConfigMap and Lease.
 pub fn manifests(framework_name: &str) -> Vec<Value> {
+    let mut objects = own_manifests(framework_name);
+    objects.extend(legacy_api::manifests());
+    objects
+}
+
+fn own_manifests(framework_name: &str) -> Vec<Value> {
     let own = format!("k8sm-{framework_name}");
     vec![
         role("ClusterRole", None, &cluster_rules()),
@@ -187,7 +196,7 @@ mod tests {
 
     #[test]
     fn the_roles_are_as_documented() {
-        let text: String = manifests("kubernetes")
+        let text: String = own_manifests("kubernetes")
             .iter()
             .map(|object| format!("---\n{}", crate::yaml(object)))
             .collect();
