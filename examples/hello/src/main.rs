@@ -2,8 +2,10 @@
 //! pod on which node answered. Nothing but the standard library, so that it can be read in a
 //! minute.
 //!
-//! `GET /` answers text, `GET /healthz` answers `ok`. The environment says where it runs:
-//! `POD_NAME`, `POD_NAMESPACE`, `NODE_NAME` (all optional), `PORT` (8080). At SIGTERM it stops
+//! `GET /` and `GET /index.html` answer text, `GET /healthz` answers `ok`. The environment says
+//! where it runs: `POD_NAME`, `POD_NAMESPACE`, `NODE_NAME` (all optional), `PORT`. Without `PORT` it
+//! listens on 8080 and, where it may, on 80 too: the image stands in for any web server, also in
+//! manifests that cannot be told to set a variable (`examples/pod.json`). At SIGTERM it stops
 //! accepting, lets requests end, and exits.
 //!
 //! `hello get URL` asks instead, for a look at services and names from inside a pod that has no
@@ -59,20 +61,12 @@ fn run() -> io::Result<()> {
     signals.add(Signal::SIGINT);
     signals.thread_block()?;
 
-    let port: u16 = match env::var("PORT") {
-        Ok(text) => text.parse().map_err(|_| {
-            io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("PORT={text} is no port"),
-            )
-        })?,
-        Err(_) => 8080,
-    };
-    let listener = TcpListener::bind(SocketAddr::from(([0, 0, 0, 0], port)))?;
-    println!("listening on {}", listener.local_addr()?);
     let open = Arc::new(AtomicUsize::new(0));
-    let accepting = Arc::clone(&open);
-    thread::spawn(move || accept(&listener, &accepting));
+    for listener in listeners()? {
+        println!("listening on {}", listener.local_addr()?);
+        let accepting = Arc::clone(&open);
+        thread::spawn(move || accept(&listener, &accepting));
+    }
 
     let signal = signals.wait()?;
     println!("{signal}: ending");
@@ -84,6 +78,30 @@ fn run() -> io::Result<()> {
         let _ = quiet.recv_timeout(Duration::from_millis(200));
         if open.load(Ordering::SeqCst) == 0 || Instant::now() >= deadline {
             return Ok(());
+        }
+    }
+}
+
+/// The port that is wanted, or the two usual ones, of which 80 may be reserved or taken.
+fn listeners() -> io::Result<Vec<TcpListener>> {
+    let listen = |port: u16| TcpListener::bind(SocketAddr::from(([0, 0, 0, 0], port)));
+    match env::var("PORT") {
+        Ok(text) => {
+            let port = text.parse().map_err(|_| {
+                io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    format!("PORT={text} is no port"),
+                )
+            })?;
+            Ok(vec![listen(port)?])
+        }
+        Err(_) => {
+            let mut all = vec![listen(8080)?];
+            match listen(80) {
+                Ok(listener) => all.push(listener),
+                Err(error) => println!("not listening on port 80: {error}"),
+            }
+            Ok(all)
         }
     }
 }
@@ -192,7 +210,7 @@ fn answer(head: &str, client: SocketAddr) -> (&'static str, String) {
     }
     match target.split('?').next() {
         Some("/healthz") => ("200 OK", "ok\n".to_owned()),
-        Some("/") => ("200 OK", page(client)),
+        Some("/" | "/index.html") => ("200 OK", page(client)),
         _ => ("404 Not Found", "try /\n".to_owned()),
     }
 }
@@ -230,6 +248,7 @@ mod tests {
     #[test]
     fn requests_are_answered_by_method_and_path() {
         assert_eq!(status("GET / HTTP/1.1\r\n\r\n"), "200 OK");
+        assert_eq!(status("GET /index.html HTTP/1.1\r\n\r\n"), "200 OK");
         assert_eq!(status("HEAD /healthz?x HTTP/1.1\r\n\r\n"), "200 OK");
         assert_eq!(status("POST / HTTP/1.1\r\n\r\n"), "405 Method Not Allowed");
         assert_eq!(status("GET /other HTTP/1.1\r\n\r\n"), "404 Not Found");
