@@ -1,48 +1,99 @@
 //! Each process killed with -9 in turn: nothing lost, nothing doubled, and pods that should survive
 //! have the same containers.
 
-use std::fs;
+use std::collections::BTreeSet;
 
-use crate::support::Cluster;
+use nix::sys::signal::Signal;
+
+use crate::support::{BUSYBOX, Cluster, processes};
+
+/// Processes whose death touches no pod, and how each is told from others.
+const HARMLESS: [&str; 10] = [
+    "k8sm-framework",
+    "kubelet",
+    "containerd",
+    "kube-proxy",
+    "mesos-agent",
+    "mesos-master",
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "proxy-server",
+];
 
 #[test]
 fn every_process_may_die_and_the_cluster_converges() {
     let cluster = Cluster::up(1, &[]);
     let count = cluster.ready("app=hello");
     assert!(count > 0);
-    for victim in [
-        "k8sm-framework",
-        "kubelet",
-        "containerd",
-        "kube-proxy",
-        "mesos-agent",
-        "mesos-master",
-    ] {
-        let before = cluster.containers("app=hello");
+    for victim in HARMLESS {
+        let before = picture(&cluster);
         kill(&cluster, victim);
         a_new_pod_runs(&cluster, victim);
         cluster.wait(&format!("hello is ready after {victim} died"), 120, || {
             cluster.ready("app=hello") == count
         });
-        assert_eq!(
-            cluster.containers("app=hello"),
-            before,
-            "containers after {victim} died"
-        );
+        cluster.wait("Mesos has the new pod's task no more", 60, || {
+            cluster.tasks().len() == before.tasks.len()
+        });
+        let after = picture(&cluster);
+        assert_eq!(after, before, "tasks and containers after {victim} died");
+        each_pod_runs_once(&cluster);
     }
-    // The executor's death is the node's: its pods are replaced, and only once.
+    the_death_of_an_executor_is_that_of_its_pods(&cluster, count);
+    cluster.finish();
+}
+
+/// What must be the same before and after.
+#[derive(Debug, PartialEq, Eq)]
+struct Picture {
+    /// Ids of Mesos' tasks.
+    tasks: Vec<String>,
+    /// Container ids of all pods, by namespace and name.
+    containers: Vec<(String, String)>,
+}
+
+fn picture(cluster: &Cluster) -> Picture {
+    let mut containers = Vec::new();
+    cluster.wait("the API answers", 60, || {
+        containers = cluster.all_containers();
+        !containers.is_empty()
+    });
+    let mut tasks = Vec::new();
+    cluster.wait("Mesos answers", 60, || {
+        tasks = cluster.tasks();
+        !tasks.is_empty()
+    });
+    Picture { tasks, containers }
+}
+
+/// Each of hello's pods has one process on this machine, whatever Kubernetes believes.
+fn each_pod_runs_once(cluster: &Cluster) {
+    for (pod, _) in cluster.containers("app=hello") {
+        let running = processes::with_variable("POD_NAME", &pod);
+        assert_eq!(running.len(), 1, "processes of pod {pod}: {running:?}");
+    }
+}
+
+/// The executor's death is the node's: its pods are replaced, and only once.
+fn the_death_of_an_executor_is_that_of_its_pods(cluster: &Cluster, count: usize) {
     let before = cluster.containers("app=hello");
     let node = cluster.get(&["nodes"])["items"][0]["metadata"]["name"]
         .as_str()
         .unwrap()
         .to_owned();
-    kill_executor_of(&cluster, &node);
+    kill_executor_of(cluster, &node);
     cluster.wait("hello is ready with new containers", 180, || {
         let now = cluster.containers("app=hello");
         cluster.ready("app=hello") == count && now.iter().all(|it| !before.contains(it))
     });
+    for (pod, _) in &before {
+        let running = processes::with_variable("POD_NAME", pod);
+        assert!(running.is_empty(), "the old pod {pod} runs on: {running:?}");
+    }
+    each_pod_runs_once(cluster);
     let tasks = cluster.tasks();
-    let uids: std::collections::BTreeSet<&str> = tasks
+    let uids: BTreeSet<&str> = tasks
         .iter()
         .filter_map(|it| it.rsplit_once('.').map(|it| it.0))
         .collect();
@@ -51,12 +102,11 @@ fn every_process_may_die_and_the_cluster_converges() {
         tasks.len(),
         "one task for each pod and node: {tasks:?}"
     );
-    cluster.finish();
 }
 
 fn a_new_pod_runs(cluster: &Cluster, after: &str) {
     let name = format!("after-{after}");
-    cluster.apply(&format!(
+    let manifest = format!(
         "
 apiVersion: v1
 kind: Pod
@@ -64,68 +114,32 @@ metadata: {{name: {name}}}
 spec:
   terminationGracePeriodSeconds: 0
   containers:
-  - {{name: c, image: {}, command: [/bin/busybox, sleep, '100000']}}
-",
-        crate::support::BUSYBOX
-    ));
+  - {{name: c, image: {BUSYBOX}, command: [/bin/busybox, sleep, '100000']}}
+"
+    );
+    // The API itself may be what has just died.
+    cluster.wait("the API takes a pod", 60, || {
+        cluster.try_apply(&manifest).is_ok()
+    });
     cluster.wait_ready(&name, 120);
     cluster.kubectl(&["delete", "pod", &name, "--timeout=90s"]);
 }
 
-/// Processes of this cluster: those whose command line or environment names its folder.
-fn processes(cluster: &Cluster) -> Vec<(i32, String)> {
-    let dir = cluster.dir().to_string_lossy().into_owned();
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else {
-            continue;
-        };
-        let read = |name: &str| {
-            String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default())
-                .replace('\0', " ")
-        };
-        let line = read("cmdline");
-        if line.contains(&dir) || read("environ").contains(&dir) {
-            found.push((pid, line));
-        }
-    }
-    found
-}
-
-fn signal(pid: i32) {
-    nix::sys::signal::kill(
-        nix::unistd::Pid::from_raw(pid),
-        nix::sys::signal::Signal::SIGKILL,
-    )
-    .unwrap();
-}
-
 fn kill(cluster: &Cluster, victim: &str) {
-    let is = |line: &str| {
-        let program = line
-            .split(' ')
-            .next()
-            .unwrap_or_default()
-            .rsplit('/')
-            .next()
-            .unwrap_or_default();
-        match victim {
-            "mesos-agent" => program == "k8sm" && line.contains(" dev mesos agent "),
-            "mesos-master" => program == "k8sm" && line.contains(" dev mesos master "),
-            _ => program == victim,
+    let is = |process: &processes::Process| match victim {
+        "mesos-agent" => process.program() == "k8sm" && process.line.contains(" dev mesos agent "),
+        "mesos-master" => {
+            process.program() == "k8sm" && process.line.contains(" dev mesos master ")
         }
+        _ => process.program() == victim,
     };
-    let found: Vec<i32> = processes(cluster)
-        .into_iter()
-        .filter(|(_, line)| is(line))
-        .map(|(pid, _)| pid)
-        .collect();
+    let found: Vec<_> = cluster.processes().into_iter().filter(is).collect();
     assert!(
         !found.is_empty(),
         "no process of this cluster is a {victim}"
     );
-    for pid in found {
-        signal(pid);
+    for process in found {
+        process.signal(Signal::SIGKILL);
     }
 }
 
@@ -136,21 +150,19 @@ pub fn kill_executor_of(cluster: &Cluster, node: &str) {
             .as_str()
             .unwrap()
             .to_owned();
-    let found: Vec<i32> = processes(cluster)
+    let found: Vec<_> = cluster
+        .processes()
         .into_iter()
-        .filter(|(pid, line)| {
-            line.contains("k8sm-executor")
-                && !line.contains(" guard")
-                && fs::read(format!("/proc/{pid}/environ")).is_ok_and(|it| {
-                    String::from_utf8_lossy(&it).contains(&format!("MESOS_SLAVE_ID={agent}\0"))
-                })
+        .filter(|it| {
+            it.line.contains("k8sm-executor")
+                && !it.line.contains(" guard")
+                && it.has("MESOS_SLAVE_ID", &agent)
         })
-        .map(|(pid, _)| pid)
         .collect();
     assert_eq!(
         found.len(),
         1,
-        "one executor of node {node} on agent {agent}"
+        "one executor of node {node} on agent {agent}: {found:?}"
     );
-    signal(found[0]);
+    found[0].signal(Signal::SIGKILL);
 }

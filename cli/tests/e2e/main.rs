@@ -1,7 +1,16 @@
 //! Whole clusters on real processes: devcluster's Mesos, upstream's control plane, our framework
 //! and executor, upstream's kubelet and containerd. Run by `make e2e`, as root, one at a time.
 
+mod commands;
+mod disk;
+mod existing_mesos;
+mod extension;
 mod faults;
+mod front_door;
+mod life;
 mod one_agent;
 mod support;
 mod three_agents;
+#[allow(dead_code, reason = "each test binary uses a part of it")]
+#[path = "../../../mesos/tests/support/zookeeper.rs"]
+mod zookeeper;

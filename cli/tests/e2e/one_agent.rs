@@ -1,11 +1,8 @@
 //! One agent, one node: everything that an ordinary pod does, from its creation to the moment
 //! when Mesos has its resources back.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
-use std::time::Duration;
-
 use crate::support::{BUSYBOX, Cluster};
+use crate::{commands, extension};
 
 const POD: &str = "
 apiVersion: v1
@@ -53,6 +50,9 @@ fn an_ordinary_pod_lives_on_mesos_from_its_creation_to_its_end() {
     let cluster = Cluster::up(1, &[]);
     hello_is_served_and_each_pod_is_one_task(&cluster);
     a_pod_has_its_volumes_probes_and_commands(&cluster);
+    a_deleted_pod_gives_its_resources_back(&cluster);
+    commands::work_on_a_running_pod(&cluster);
+    extension::the_api_server_reaches_pods(&cluster);
     a_job_ends_and_gives_its_resources_back(&cluster);
     a_daemon_set_has_a_pod_on_the_node(&cluster);
     a_pod_that_cannot_fit_says_why(&cluster);
@@ -101,13 +101,43 @@ fn a_pod_has_its_volumes_probes_and_commands(cluster: &Cluster) {
         "from a config map"
     );
     assert_eq!(exec("/bin/busybox cat /token/value"), "from a secret");
-    cluster.wait("the log has the probe's requests", 20, || {
-        cluster.try_kubectl(&["logs", "full", "-c", "web"]).is_ok()
-    });
-    port_forward_reaches_it(cluster);
     cluster.kubectl(&["delete", "pod", "full", "--wait=true", "--timeout=60s"]);
     cluster.wait("Mesos has the pod's task no more", 30, || {
         cluster.tasks().len() == tasks_of_live_pods(cluster)
+    });
+}
+
+/// What the pod requests, its host port among it, is used while it is there, and free afterwards.
+fn a_deleted_pod_gives_its_resources_back(cluster: &Cluster) {
+    let used = || cluster.mesos_state()["slaves"][0]["used_resources"].clone();
+    let mem = |used: &serde_json::Value| used["mem"].as_f64().unwrap_or_default();
+    let before = used();
+    cluster.apply(&format!(
+        "
+apiVersion: v1
+kind: Pod
+metadata: {{name: counted}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: c
+    image: {BUSYBOX}
+    command: [/bin/busybox, sleep, '100000']
+    ports: [{{containerPort: 80, hostPort: 31777}}]
+    resources: {{requests: {{cpu: 125m, memory: 48Mi}}}}
+"
+    ));
+    cluster.wait_ready("counted", 60);
+    let during = used();
+    let cpus = |used: &serde_json::Value| used["cpus"].as_f64().unwrap_or_default();
+    assert!(
+        (cpus(&during) - cpus(&before)) >= 0.125 && mem(&during) - mem(&before) >= 48.0,
+        "before {before}, with the pod {during}"
+    );
+    assert!(during["ports"].to_string().contains("31777"), "{during}");
+    cluster.kubectl(&["delete", "pod", "counted", "--timeout=60s"]);
+    cluster.wait("Mesos has the pod's resources back", 30, || {
+        used() == before
     });
 }
 
@@ -126,34 +156,6 @@ fn tasks_of_live_pods(cluster: &Cluster) -> usize {
     live + cluster.get(&["nodes"])["items"]
         .as_array()
         .map_or(0, Vec::len)
-}
-
-fn port_forward_reaches_it(cluster: &Cluster) {
-    let mut forward =
-        cluster.spawn_kubectl(&["port-forward", "pod/full", ":8000", "--address=127.0.0.1"]);
-    let mut line = Vec::new();
-    let mut output = forward.0.stdout.take().unwrap();
-    let mut byte = [0];
-    while output.read(&mut byte).unwrap() == 1 && byte[0] != b'\n' {
-        line.push(byte[0]);
-    }
-    let line = String::from_utf8(line).unwrap();
-    let port: u16 = line
-        .split("127.0.0.1:")
-        .nth(1)
-        .and_then(|it| it.split(' ').next())
-        .and_then(|it| it.parse().ok())
-        .unwrap_or_else(|| panic!("kubectl port-forward said {line:?}"));
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_secs(20)))
-        .unwrap();
-    stream
-        .write_all(b"GET /index.html HTTP/1.0\r\n\r\n")
-        .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.contains("written by the init container"), "{answer}");
 }
 
 fn a_job_ends_and_gives_its_resources_back(cluster: &Cluster) {

@@ -2,6 +2,7 @@
 //! what happens when a whole node goes.
 
 use crate::support::{BUSYBOX, Cluster, conditions};
+use crate::{commands, extension};
 
 #[test]
 fn pods_on_three_nodes_reach_each_other_and_survive_the_loss_of_one() {
@@ -9,6 +10,8 @@ fn pods_on_three_nodes_reach_each_other_and_survive_the_loss_of_one() {
     pods_spread_over_three_nodes_reach_each_other(&cluster);
     a_pod_without_room_says_why_and_runs_once_an_agent_joins(&cluster);
     service_names_resolve_inside_pods(&cluster);
+    extension::the_api_server_reaches_pods(&cluster);
+    commands::work_on_a_running_pod(&cluster);
     a_replication_controller_keeps_its_count_through_the_loss_of_a_node(&cluster);
     cluster.finish();
 }

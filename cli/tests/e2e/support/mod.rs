@@ -2,26 +2,42 @@
 //! removed by `k8sm down` also when the test fails, and then looked for: a process, mount, cgroup,
 //! link or network namespace that is left is a failure of its own.
 
+mod images;
+pub mod processes;
+mod traces;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// The image that tests use for a shell: Debian's static busybox.
-pub const BUSYBOX: &str = "k8sm.test/busybox:v1";
+pub use images::BUSYBOX;
+use traces::Traces;
 
 /// A running cluster.
 pub struct Cluster {
     state: tempfile::TempDir,
     before: Traces,
     up: Vec<String>,
+    environment: Vec<(String, String)>,
     down: bool,
 }
 
 impl Cluster {
     /// Starts a cluster and waits until hello answers.
     pub fn up(agents: u32, more: &[&str]) -> Self {
+        let agents = format!("--agents={agents}");
+        let mut args = vec!["--mesos-port=0", &agents];
+        args.extend(more);
+        let cluster = Self::prepare(&args);
+        cluster.up_again();
+        cluster
+    }
+
+    /// A cluster that is not started yet: a folder, images, and the arguments of `up`, which
+    /// begin with these.
+    pub fn prepare(more: &[&str]) -> Self {
         assert!(
             nix::unistd::geteuid().is_root(),
             "end-to-end tests start Mesos agents: run them as root (make e2e does)"
@@ -29,30 +45,50 @@ impl Cluster {
         // Unix sockets below it must stay under 108 bytes.
         let state = tempfile::Builder::new()
             .prefix("k8sm-e2e-")
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
             .tempdir_in("/var/tmp")
             .unwrap();
-        let image = state.path().join("busybox.tar");
-        busybox_image(&image);
-        let mut up: Vec<String> = ["up", "--api-port=0", "--mesos-port=0"]
-            .map(str::to_owned)
-            .into();
-        up.push(format!("--agents={agents}"));
-        up.push(format!("--image={}", image.display()));
+        let mut up: Vec<String> = vec!["up".to_owned(), "--api-port=0".to_owned()];
+        for (name, _) in images::ALL {
+            up.push(format!("--image={}", state.path().join(name).display()));
+        }
         up.extend(more.iter().map(|it| (*it).to_owned()));
         let cluster = Self {
-            before: Traces::take(),
+            before: Traces::take(state.path()),
             state,
             up,
+            environment: Vec::new(),
             down: false,
         };
-        cluster.up_again();
+        cluster.write_images();
         cluster
+    }
+
+    /// Writes the images that `up` names into the cluster's folder.
+    pub fn write_images(&self) {
+        for (name, write) in images::ALL {
+            write(&self.dir().join(name));
+        }
+    }
+
+    /// One more argument of `up`.
+    pub fn up_with(&mut self, argument: &str) {
+        self.up.push(argument.to_owned());
+    }
+
+    /// A variable of the environment of every `k8sm` from now on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// The arguments of `k8sm up`, the verb first.
+    pub fn up_args(&self) -> Vec<&str> {
+        self.up.iter().map(String::as_str).collect()
     }
 
     /// `k8sm up` once more, with the same arguments.
     pub fn up_again(&self) {
-        let args: Vec<&str> = self.up.iter().map(String::as_str).collect();
-        self.k8sm(&args);
+        self.k8sm(&self.up_args());
     }
 
     /// Adds agents until there are this many.
@@ -74,12 +110,19 @@ impl Cluster {
         self.state.path()
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    /// The program under test.
+    pub fn program(&self) -> PathBuf {
         // K8SM_BIN: another build of it, for instance the optimised one.
-        let program =
-            std::env::var_os("K8SM_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_k8sm").into());
-        let mut command = Command::new(program);
+        std::env::var_os("K8SM_BIN")
+            .unwrap_or_else(|| env!("CARGO_BIN_EXE_k8sm").into())
+            .into()
+    }
+
+    /// `k8sm` with these arguments, for this cluster, not started yet.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(self.program());
         command
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .arg("--state-dir")
             .arg(self.dir().join("state"))
             .args(args)
@@ -92,6 +135,29 @@ impl Cluster {
         let output = self.command(args).output().unwrap();
         assert!(output.status.success(), "k8sm {args:?}: {}", text(&output));
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Runs `k8sm`, which must fail with this exit code; what it said.
+    pub fn k8sm_fails(&self, args: &[&str], code: i32) -> String {
+        let output = self.command(args).output().unwrap();
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "k8sm {args:?}: {}",
+            text(&output)
+        );
+        text(&output)
+    }
+
+    /// Processes of this cluster.
+    pub fn processes(&self) -> Vec<processes::Process> {
+        processes::naming(self.dir())
+    }
+
+    /// What was chosen for this cluster.
+    pub fn settings(&self) -> Value {
+        let path = self.dir().join("state/settings.json");
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
     }
 
     /// Runs kubectl; fails the test unless it succeeds.
@@ -119,11 +185,37 @@ impl Cluster {
         Running(self.command(&all).stdout(Stdio::piped()).spawn().unwrap())
     }
 
-    /// Applies manifests.
+    /// Runs kubectl with something on its standard input, to its end.
+    pub fn kubectl_with_input(&self, args: &[&str], input: &[u8]) -> Output {
+        let mut all = vec!["kubectl"];
+        all.extend(args);
+        let mut child = self
+            .command(&all)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        std::thread::scope(|scope| {
+            // It may end without having read everything.
+            scope.spawn(move || std::io::Write::write_all(&mut stdin, input));
+            child.wait_with_output().unwrap()
+        })
+    }
+
+    /// Applies manifests; fails the test unless that succeeds.
     pub fn apply(&self, manifest: &str) {
+        self.try_apply(manifest)
+            .unwrap_or_else(|error| panic!("apply {manifest}: {error}"));
+    }
+
+    /// Applies manifests.
+    pub fn try_apply(&self, manifest: &str) -> Result<(), String> {
         let file = self.dir().join("manifest.yaml");
         std::fs::write(&file, manifest).unwrap();
-        self.kubectl(&["apply", "-f", file.to_str().unwrap()]);
+        self.try_kubectl(&["apply", "-f", file.to_str().unwrap()])
+            .map(drop)
     }
 
     /// An object, or null when there is none.
@@ -136,38 +228,17 @@ impl Cluster {
             .unwrap_or(Value::Null)
     }
 
-    /// What the Mesos master says.
+    /// What the Mesos master says; null while it does not answer.
     pub fn mesos_state(&self) -> Value {
-        let settings: Value =
-            serde_json::from_slice(&std::fs::read(self.dir().join("state/settings.json")).unwrap())
-                .unwrap();
+        let settings = self.settings();
         let port = &settings["mesos"]["own"]["master_port"];
         let address = settings["address"].as_str().unwrap_or("127.0.0.1");
-        let output = Command::new("curl")
-            .args([
-                "-fsS",
-                "--max-time",
-                "10",
-                &format!("http://{address}:{port}/state"),
-            ])
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "Mesos' /state: {}", text(&output));
-        serde_json::from_slice(&output.stdout).unwrap()
+        mesos_state_of(&format!("http://{address}:{port}"), false)
     }
 
     /// Ids of the running tasks of all frameworks, from Mesos.
     pub fn tasks(&self) -> Vec<String> {
-        let state = self.mesos_state();
-        let mut ids: Vec<String> = state["frameworks"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .flat_map(|it| it["tasks"].as_array().into_iter().flatten())
-            .filter_map(|it| it["id"].as_str().map(str::to_owned))
-            .collect();
-        ids.sort();
-        ids
+        tasks_in(&self.mesos_state())
     }
 
     /// Waits for a condition; the deadline only bounds a failure.
@@ -211,25 +282,20 @@ impl Cluster {
             .count()
     }
 
-    /// Container ids of the pods with a label, by pod name.
+    /// Id of the first container of each pod with a label, by pod name.
     pub fn containers(&self, selector: &str) -> Vec<(String, String)> {
-        self.get(&["pods", "-l", selector])["items"]
-            .as_array()
+        first_containers(&self.get(&["pods", "-l", selector]))
             .into_iter()
-            .flatten()
-            .map(|it| {
-                (
-                    it["metadata"]["name"]
-                        .as_str()
-                        .unwrap_or_default()
-                        .to_owned(),
-                    it["status"]["containerStatuses"][0]["containerID"]
-                        .as_str()
-                        .unwrap_or_default()
-                        .to_owned(),
-                )
+            .map(|(pod, id)| {
+                let name = pod.rsplit('/').next().unwrap_or_default().to_owned();
+                (name, id)
             })
             .collect()
+    }
+
+    /// The same for all pods, by `namespace/name`.
+    pub fn all_containers(&self) -> Vec<(String, String)> {
+        first_containers(&self.get(&["pods", "-A"]))
     }
 
     fn keep_logs(&self) -> PathBuf {
@@ -253,12 +319,20 @@ impl Cluster {
     /// `k8sm down`, and a look at what it left.
     pub fn finish(mut self) {
         self.end();
-        let left = Traces::take().since(&self.before);
+        let left = Traces::take(self.dir()).since(&self.before);
         assert!(
             left.is_empty(),
             "left behind after k8sm down:\n{}",
             left.join("\n")
         );
+    }
+
+    /// The same for a cluster whose folder is a disk of its own, which goes before it is looked
+    /// whether anything is left.
+    pub fn finish_on(mut self, disk: impl Drop) {
+        self.end();
+        drop(disk);
+        self.finish();
     }
 
     fn end(&mut self) {
@@ -283,8 +357,85 @@ impl Drop for Cluster {
     }
 }
 
+/// What the Mesos master at an address says; null while it does not answer, or while it redirects
+/// and that is not followed.
+pub fn mesos_state_of(url: &str, follow: bool) -> Value {
+    let mut command = Command::new("curl");
+    command.args(["-fsS", "--max-time", "10"]);
+    if follow {
+        command.arg("--location");
+    }
+    let output = command.arg(format!("{url}/state")).output().unwrap();
+    serde_json::from_slice(&output.stdout).unwrap_or_default()
+}
+
+/// Ids of the running tasks of all frameworks, in order.
+pub fn tasks_in(state: &Value) -> Vec<String> {
+    let mut ids: Vec<String> = state["frameworks"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .flat_map(|it| it["tasks"].as_array().into_iter().flatten())
+        .filter_map(|it| it["id"].as_str().map(str::to_owned))
+        .collect();
+    ids.sort();
+    ids
+}
+
+fn first_containers(pods: &Value) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    pods["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|it| {
+            let of = &it["metadata"];
+            (
+                format!("{}/{}", text(&of["namespace"]), text(&of["name"])),
+                text(&it["status"]["containerStatuses"][0]["containerID"]),
+            )
+        })
+        .collect()
+}
+
 /// A child that ends with the test.
 pub struct Running(pub std::process::Child);
+
+impl Running {
+    /// Its output, as it comes. Once; it must have been piped.
+    pub fn lines(&mut self) -> Lines {
+        let output = self.0.stdout.take().unwrap();
+        let (sender, lines) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for line in std::io::BufRead::lines(std::io::BufReader::new(output)) {
+                let Ok(line) = line else { return };
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Lines(lines)
+    }
+}
+
+/// Lines of a child's output, waited for with a deadline.
+pub struct Lines(std::sync::mpsc::Receiver<String>);
+
+impl Lines {
+    /// The next line that is wanted; fails the test when none comes within 30 s.
+    pub fn wait(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let mut seen = Vec::new();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.0.recv_timeout(left) {
+                Ok(line) if wanted(&line) => return line,
+                Ok(line) => seen.push(line),
+                Err(error) => panic!("{what}: {error}; seen was {seen:?}"),
+            }
+        }
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -309,92 +460,4 @@ fn text(output: &Output) -> String {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     )
-}
-
-fn busybox_image(path: &Path) {
-    use packaging::image::{Content, File, Image};
-    let mut image = Image::of_program(BUSYBOX, "busybox", PathBuf::from("/bin/busybox"));
-    "/bin/busybox".clone_into(&mut image.files[0].path);
-    image.files[0].content = Content::File(PathBuf::from("/bin/busybox"));
-    image.files.push(File {
-        path: "/etc/passwd".to_owned(),
-        mode: 0o644,
-        content: Content::Bytes(b"root:x:0:0:root:/:/bin/busybox\n".to_vec()),
-    });
-    image.entrypoint = vec!["/bin/busybox".to_owned()];
-    image.user = 0;
-    image
-        .write(std::io::BufWriter::new(
-            std::fs::File::create(path).unwrap(),
-        ))
-        .unwrap();
-}
-
-/// What a cluster leaves on a machine if it leaves anything.
-struct Traces(std::collections::BTreeSet<String>);
-
-impl Traces {
-    fn take() -> Self {
-        let mut found = std::collections::BTreeSet::new();
-        // Mounts, without those that come and go with others.
-        for line in std::fs::read_to_string("/proc/self/mounts")
-            .unwrap_or_default()
-            .lines()
-        {
-            if let Some(target) = line.split(' ').nth(1) {
-                found.insert(format!("mount {target}"));
-            }
-        }
-        for entry in std::fs::read_dir("/sys/class/net")
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            found.insert(format!("link {}", entry.file_name().to_string_lossy()));
-        }
-        for entry in std::fs::read_dir("/run/netns")
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            found.insert(format!("netns {}", entry.file_name().to_string_lossy()));
-        }
-        let roots = [
-            "/sys/fs/cgroup",
-            "/sys/fs/cgroup/memory",
-            "/sys/fs/cgroup/pids",
-            "/sys/fs/cgroup/cpu",
-            "/sys/fs/cgroup/freezer",
-            "/sys/fs/cgroup/systemd",
-        ];
-        for root in roots {
-            for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
-                if entry.path().is_dir() {
-                    found.insert(format!("cgroup {}", entry.path().display()));
-                }
-            }
-        }
-        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let Ok(pid) = name.to_string_lossy().parse::<u32>() else {
-                continue;
-            };
-            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let line = String::from_utf8_lossy(&line).replace('\0', " ");
-            if line.contains("k8sm-e2e-") && pid != std::process::id() {
-                found.insert(format!("process {pid} {line}"));
-            }
-        }
-        let rules = Command::new("nft").args(["list", "tables"]).output();
-        if let Ok(rules) = rules {
-            for line in String::from_utf8_lossy(&rules.stdout).lines() {
-                found.insert(format!("nft {line}"));
-            }
-        }
-        Self(found)
-    }
-
-    fn since(&self, before: &Self) -> Vec<String> {
-        self.0.difference(&before.0).cloned().collect()
-    }
 }
