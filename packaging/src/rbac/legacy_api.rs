@@ -147,7 +147,7 @@ fn policy_binding(resource: &str) -> Value {
 fn validation(expression: String, what: &str) -> Value {
     json!({
         "expression": expression,
-        "message": format!("{what} through localhost:8080; use a kubeconfig with rights of its own"),
+        "message": format!("through localhost:8080 {what}; a kubeconfig with rights of its own may do more"),
         "reason": "Forbidden",
     })
 }
