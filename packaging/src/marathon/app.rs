@@ -7,6 +7,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::checks::{CheckProtocol, Command, HealthCheck, ReadinessCheck, ReadinessProtocol};
+pub use super::container::{
+    Container, Containerizer, DiskType, Image, PersistentVolume, Volume, VolumeMode,
+};
+
 /// Absolute path of an app or a group, such as `/kubernetes-cp/etcd-0`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -211,90 +216,6 @@ impl App {
     }
 }
 
-/// Image and volumes of an app.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Container {
-    /// Which containerizer runs it.
-    #[serde(rename = "type")]
-    pub kind: Containerizer,
-    /// The image; none runs on the agent's own file system.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub docker: Option<Image>,
-    /// Volumes.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub volumes: Vec<Volume>,
-}
-
-/// Who runs a container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum Containerizer {
-    /// Mesos itself.
-    Mesos,
-    /// The agent's Docker daemon.
-    Docker,
-}
-
-/// An image in Docker's naming.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Image {
-    /// `registry/name:tag` or `registry/name@sha256:...`.
-    pub image: String,
-    /// Whether it is pulled although it is there.
-    #[serde(default)]
-    pub force_pull_image: bool,
-}
-
-/// A volume.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Volume {
-    /// Where the task sees it; relative to the sandbox for persistent ones.
-    pub container_path: String,
-    /// A directory of the agent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host_path: Option<String>,
-    /// A volume that outlives the task.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub persistent: Option<PersistentVolume>,
-    /// Access.
-    pub mode: VolumeMode,
-}
-
-/// What kind of disk, and how much of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PersistentVolume {
-    /// Which of the agent's disks.
-    #[serde(rename = "type", default)]
-    pub kind: DiskType,
-    /// MiB.
-    pub size: u64,
-}
-
-/// Kinds of Mesos disk resources.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DiskType {
-    /// The agent's work directory.
-    #[default]
-    Root,
-    /// A part of a disk that the operator set aside.
-    Path,
-    /// A whole disk that the operator set aside.
-    Mount,
-}
-
-/// Access to a volume.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum VolumeMode {
-    /// Reading and writing.
-    Rw,
-    /// Reading.
-    Ro,
-}
-
 /// A network of a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
@@ -398,107 +319,6 @@ impl From<String> for EnvValue {
 pub struct SecretSource {
     /// Path in the secret store.
     pub source: String,
-}
-
-/// A health check.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct HealthCheck {
-    /// Who checks, and how.
-    pub protocol: CheckProtocol,
-    /// Path of a HTTP check.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
-    /// Port by number.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub port: Option<u16>,
-    /// Port by its place in [`App::port_definitions`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub port_index: Option<u16>,
-    /// What a COMMAND check runs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub command: Option<Command>,
-    /// Failures in this time after the start do not count, seconds.
-    pub grace_period_seconds: u32,
-    /// Time between two checks, seconds.
-    pub interval_seconds: u32,
-    /// Longest answer, seconds.
-    pub timeout_seconds: u32,
-    /// The task is killed after this many failures in a row.
-    pub max_consecutive_failures: u32,
-    /// Time before the first check (Mesos checks), seconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub delay_seconds: Option<u32>,
-}
-
-/// A command of a check.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Command {
-    /// The shell line.
-    pub value: String,
-}
-
-/// Kinds of health checks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum CheckProtocol {
-    /// By Marathon.
-    Http,
-    /// By Marathon.
-    Https,
-    /// By Marathon.
-    Tcp,
-    /// In the task's container.
-    Command,
-    /// By the agent.
-    MesosHttp,
-    /// By the agent.
-    MesosHttps,
-    /// By the agent.
-    MesosTcp,
-}
-
-impl CheckProtocol {
-    /// Whether Mesos does it: only one of this kind is allowed, and not beside Marathon's.
-    pub fn is_mesos(self) -> bool {
-        matches!(
-            self,
-            Self::Command | Self::MesosHttp | Self::MesosHttps | Self::MesosTcp
-        )
-    }
-}
-
-/// A readiness check, by Marathon.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ReadinessCheck {
-    /// Its name.
-    pub name: String,
-    /// `HTTP` or `HTTPS`.
-    pub protocol: ReadinessProtocol,
-    /// The path.
-    pub path: String,
-    /// Name of the port in [`App::port_definitions`].
-    pub port_name: String,
-    /// Time between two checks, seconds.
-    pub interval_seconds: u32,
-    /// Longest answer, seconds; less than the interval.
-    pub timeout_seconds: u32,
-    /// Answers that mean ready.
-    pub http_status_codes_for_ready: Vec<u16>,
-    /// Whether the app's state shows the last answer.
-    #[serde(default)]
-    pub preserve_last_response: bool,
-}
-
-/// Kinds of readiness checks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum ReadinessProtocol {
-    /// Plain.
-    Http,
-    /// Over TLS.
-    Https,
 }
 
 /// Shares of the instances.

@@ -3,7 +3,7 @@
 
 use super::app::{App, CheckProtocol};
 use super::parts::check;
-use super::render::{Cluster, RenderError, Size, one_at_a_time, some};
+use super::render::{Cluster, RenderError, Size, constraints, one_at_a_time, some};
 use crate::install::artifacts::PAYLOAD;
 use crate::options::Options;
 use crate::pki::Component;
@@ -43,7 +43,7 @@ pub(super) fn app(cluster: &Cluster<'_>) -> Result<App, RenderError> {
         cluster.secret(&mut app, MESOS_SECRET_ENV, "mesos", &source);
     }
     cluster.ports(&mut app, &[("http", framework.port)]);
-    app.constraints = options.service.constraints.clone();
+    app.constraints = constraints(Vec::new(), &options.service.constraints);
     if !facts.one_app {
         app.dependencies = vec![cluster.id(Component::ApiServer)?];
     }

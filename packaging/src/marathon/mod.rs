@@ -14,6 +14,8 @@
 //! protocol want the framework's app to be called as the framework: hence the `-cp`.
 
 pub mod app;
+mod checks;
+mod container;
 pub mod facts;
 mod framework;
 mod keys;

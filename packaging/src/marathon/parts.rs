@@ -7,7 +7,7 @@ use super::app::{
     ReadinessCheck, ReadinessProtocol, Residency, TaskLostBehavior, UnreachableStrategy, Volume,
     VolumeMode,
 };
-use super::render::{Cluster, RenderError, Size, one_at_a_time};
+use super::render::{APPS_WITH_ROLES, Cluster, RenderError, Size, constraints, one_at_a_time};
 use crate::pki::Component;
 use crate::run::{
     ApiServerRun, ControllerManagerRun, EtcdRun, KonnectivityPorts, Member, MemberState, ProxyRun,
@@ -18,6 +18,8 @@ use crate::run::{
 const ETCD_SANDBOX: u32 = 256;
 /// Largest store that etcd suggests, MiB.
 const LARGEST_STORE: u32 = 8192;
+/// Role of DC/OS' public agents.
+const PUBLIC_ROLE: &str = "slave_public";
 /// Name of the persistent volume.
 const ETCD_VOLUME: &str = "etcd-data";
 
@@ -142,7 +144,7 @@ fn reside(app: &mut App, etcd: &crate::options::Etcd) {
         task_lost_behavior: TaskLostBehavior::WaitForever,
     });
     app.unreachable_strategy = Some(UnreachableStrategy::Word(Disabled::Disabled));
-    // A resident app takes unreserved resources to reserve them; Marathon allows to say nothing else.
+    // Marathon before 1.9 takes `*` only, later ones anything but `*` only: nothing suits both.
     app.accepted_resource_roles = None;
 }
 
@@ -199,8 +201,8 @@ pub(super) fn api_server(cluster: &Cluster<'_>) -> Result<App, RenderError> {
         .iter()
         .map(|host| literal(&host.hostname))
         .collect();
-    app.constraints = vec![unique(), constraint("LIKE", &hosts.join("|"))];
-    app.constraints.extend(api.constraints.iter().cloned());
+    let own = vec![unique(), constraint("LIKE", &hosts.join("|"))];
+    app.constraints = constraints(own, &api.constraints);
     for number in 0..cluster.members() {
         app.dependencies.push(cluster.id(Component::Etcd(number))?);
     }
@@ -250,8 +252,7 @@ pub(super) fn controller_manager(cluster: &Cluster<'_>) -> Result<App, RenderErr
     let mut app = cluster.app(Component::ControllerManager, run, size)?;
     app.instances = manager.instances;
     cluster.ports(&mut app, &[("health", manager.port)]);
-    app.constraints = vec![unique()];
-    app.constraints.extend(manager.constraints.iter().cloned());
+    app.constraints = constraints(vec![unique()], &manager.constraints);
     app.dependencies = vec![cluster.id(Component::ApiServer)?];
     app.health_checks = vec![check(
         CheckProtocol::MesosHttps,
@@ -266,7 +267,7 @@ pub(super) fn controller_manager(cluster: &Cluster<'_>) -> Result<App, RenderErr
 
 /// The front doors.
 pub(super) fn proxy(cluster: &Cluster<'_>) -> Result<App, RenderError> {
-    let options = cluster.options;
+    let (options, facts) = (cluster.options, cluster.facts);
     let proxy = &options.proxy;
     let run = Run::Proxy(ProxyRun {
         api_servers: cluster.api_servers(),
@@ -294,10 +295,13 @@ pub(super) fn proxy(cluster: &Cluster<'_>) -> Result<App, RenderError> {
         ],
     );
     if proxy.public {
-        app.accepted_resource_roles = Some(vec!["slave_public".to_owned()]);
+        app.accepted_resource_roles = Some(vec![PUBLIC_ROLE.to_owned()]);
+        // Since apps have roles, the ones that they accept are `*` and their own.
+        if facts.marathon_version >= APPS_WITH_ROLES {
+            app.role = Some(PUBLIC_ROLE.to_owned());
+        }
     }
-    app.constraints = vec![unique()];
-    app.constraints.extend(proxy.constraints.iter().cloned());
+    app.constraints = constraints(vec![unique()], &proxy.constraints);
     app.dependencies = vec![cluster.id(Component::ApiServer)?];
     app.health_checks = vec![check(
         CheckProtocol::MesosHttp,

@@ -22,7 +22,7 @@ pub const KUBERNETES_LABEL: &str = "K8SM_KUBERNETES_VERSION";
 /// Oldest Marathon: before it, apps are written down in another way and lose volumes.
 const OLDEST_MARATHON: (u32, u32) = (1, 5);
 /// The first Marathon whose apps have a role.
-const APPS_WITH_ROLES: (u32, u32) = (1, 9);
+pub(super) const APPS_WITH_ROLES: (u32, u32) = (1, 9);
 
 /// Why nothing can be rendered. None of it is mended by a retry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +46,11 @@ pub enum RenderError {
         /// What is there.
         found: (u32, u32),
     },
+    /// A DC/OS package without ports.
+    #[error(
+        "marathon.require_ports=false does not go with a DC/OS package: its admin router finds the framework by its port"
+    )]
+    OneApp,
     /// A choice of the pre-flight's is missing.
     #[error("{what}: {wanted} needed, {found} chosen; {remedy}")]
     Hosts {
@@ -113,6 +118,9 @@ fn check(options: &Options, facts: &Facts) -> Result<(), RenderError> {
             needs: APPS_WITH_ROLES,
             found,
         });
+    }
+    if facts.one_app && !options.marathon.require_ports {
+        return Err(RenderError::OneApp);
     }
     let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     let id = &facts.install_id;
@@ -385,6 +393,17 @@ impl Cluster<'_> {
         app.require_ports = required;
         app.port_definitions = Some(definitions.take_while(|_| required).collect());
     }
+}
+
+/// Constraints of ours and the operator's, each once.
+pub(super) fn constraints(own: Vec<Vec<String>>, given: &[Vec<String>]) -> Vec<Vec<String>> {
+    let mut all = own;
+    for row in given {
+        if !all.contains(row) {
+            all.push(row.clone());
+        }
+    }
+    all
 }
 
 /// A task's size.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::key::{Key, Kind};
+use super::key::{Key, Kind, LONGEST_LIST, LONGEST_TEXT};
 use super::{Problem, What, schema};
 
 /// Everything that is wrong with a document, contradictions between options aside.
@@ -175,13 +175,21 @@ pub(super) fn allows(key: &Key) -> String {
         Kind::Integer if key.optional => "0 (none), or a port from 1024 to 65535".to_owned(),
         Kind::Integer => format!("whole numbers, {range}"),
         Kind::Number => format!("numbers, {range}"),
-        Kind::Text => format!("{form}{empty}, at most {} bytes", key.longest),
-        Kind::List => format!("a list, each entry {form}, at most {} entries", key.longest),
+        Kind::Text => format!("{form}{empty}{}", most(key, "bytes")),
+        Kind::List => format!("a list, each entry {form}{}", most(key, "entries")),
         Kind::Table => format!(
             "a list of Marathon constraints such as [[\"hostname\", \"UNIQUE\"]], at most {}",
             key.longest
         ),
     }
+}
+
+/// The bound of a text or list, where it is one that somebody may meet.
+fn most(key: &Key, of: &str) -> String {
+    if matches!(key.longest, LONGEST_TEXT | LONGEST_LIST) {
+        return String::new();
+    }
+    format!(", at most {} {of}", key.longest)
 }
 
 /// A value as a person writes it.

@@ -137,15 +137,17 @@ impl Format {
         match self {
             Self::Name => "a name of lower-case letters, digits and inner -",
             Self::Domain => "a DNS name of lower-case letters, digits, - and .",
-            Self::Role => "a Mesos role such as * or kubernetes or team/kubernetes",
+            Self::Role => "a Mesos role such as `*`, `kubernetes` or `team/kubernetes`",
             Self::Cidr => "an IPv4 range such as 10.96.0.0/16",
             Self::Address => "an IPv4 address",
             Self::AddressPort => "an IPv4 address, or one with a port such as 192.0.2.53:5353",
             Self::HostPort => "host:port",
             Self::PortRange => "a range of ports such as 30000-30999",
             Self::Path => "an absolute path",
-            Self::HttpUrl => "a URL that begins with http:// or https://",
-            Self::HttpsUrl => "a URL that begins with https://",
+            Self::HttpUrl => {
+                "a URL that begins with http:// or https://, without user and password"
+            }
+            Self::HttpsUrl => "a URL that begins with https://, without user and password",
             Self::FetchUri => "an http, https, ftp, hdfs or file URL or an absolute path",
             Self::MesosMaster => {
                 "host:port, several of them with commas, http(s)://host:port or zk://host1:port,host2:port/path; with a password: a file that holds it"

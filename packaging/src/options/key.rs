@@ -89,9 +89,9 @@ pub struct Key {
 }
 
 /// Most bytes of a text that has no bound of its own.
-const LONGEST_TEXT: usize = 1024;
+pub(super) const LONGEST_TEXT: usize = 1024;
 /// Most entries of a list that has no bound of its own.
-const LONGEST_LIST: usize = 64;
+pub(super) const LONGEST_LIST: usize = 64;
 
 impl Key {
     pub(super) fn new(path: String, kind: Kind, default: Value, description: String) -> Self {

@@ -97,4 +97,4 @@ impl Options {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

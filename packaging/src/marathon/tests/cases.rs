@@ -119,7 +119,8 @@ pub fn case(name: &str) -> (Options, Facts) {
 
 const EVERYTHING: &str = include_str!("../../../tests/fixtures/everything.yaml");
 
-fn host(n: u8) -> AgentHost {
+/// An agent.
+pub fn host(n: u8) -> AgentHost {
     AgentHost {
         hostname: format!("a{n}.example.org"),
         address: [192, 0, 2, n].into(),

@@ -244,3 +244,37 @@ fn certificates_name_the_agents_that_were_chosen() {
         .collect();
     insta::assert_snapshot!(text.join("\n"));
 }
+
+proptest::proptest! {
+    #[test]
+    fn any_good_options_are_rendered_without_a_finding(
+        options in crate::options::tests::random::options(),
+        one_app: bool,
+    ) {
+        let mut facts = facts();
+        facts.one_app = one_app;
+        facts.etcd_storage = match options.etcd.storage.as_str() {
+            "external" => EtcdStorage::External,
+            "persistent" => EtcdStorage::Persistent,
+            _ => EtcdStorage::HostPath,
+        };
+        let members = match facts.etcd_storage {
+            EtcdStorage::External => 0,
+            _ => options.etcd.count as usize,
+        };
+        facts.etcd_hosts = (1..=members as u8).map(cases::host).collect();
+        // A one-app package without ports has no way in; that is refused.
+        let refused = one_app && !options.marathon.require_ports;
+        match render(&options, &facts) {
+            Ok(apps) => {
+                proptest::prop_assert!(!refused);
+                proptest::prop_assert_eq!(lint(&apps), []);
+                for app in apps {
+                    let text = serde_json::to_string(&app).unwrap();
+                    proptest::prop_assert_eq!(serde_json::from_str::<App>(&text).unwrap(), app);
+                }
+            }
+            Err(error) => proptest::prop_assert!(refused, "{}", error),
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! Options: what is read, what is refused and in which words, and what is generated.
 
-mod random;
+pub(crate) mod random;
 
 use serde_json::{Value, json};
 

@@ -106,12 +106,23 @@ fn value(key: &'static Key) -> BoxedStrategy<Value> {
 }
 
 /// Some options at good values; they may contradict each other.
-fn documents() -> impl Strategy<Value = Vec<(&'static str, Value)>> {
+pub(crate) fn documents() -> impl Strategy<Value = Vec<(&'static str, Value)>> {
     let keys: Vec<&'static Key> = schema().keys.iter().collect();
     prop::collection::vec(select(keys), 0..12).prop_flat_map(|keys| {
         keys.into_iter()
             .map(|key| value(key).prop_map(move |v| (key.path.as_str(), v)))
             .collect::<Vec<_>>()
+    })
+}
+
+/// Options at some such values, if these do not contradict each other.
+pub(crate) fn options() -> impl Strategy<Value = Options> {
+    documents().prop_filter_map("not contradictory", |values| {
+        let mut document = json!({});
+        for (path, value) in values {
+            layers::put(&mut document, path, value);
+        }
+        Options::from_value(&document).ok()
     })
 }
 
