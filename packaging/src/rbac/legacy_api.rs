@@ -4,7 +4,7 @@
 //!
 //! The role says *which* objects, and two admission policies say *what* they may hold. Whoever may
 //! create a pod may otherwise become whatever a pod may be, so the policies close the ways up:
-//! privileges, capabilities, the host's namespaces, paths and devices, other service accounts,
+//! privileges, capabilities, the host's namespaces, paths and loopback, other service accounts,
 //! priority over others' pods, and addresses of others (`externalIPs`). They are of our own and
 //! not a Pod Security level, since the level `baseline` refuses host ports, which the example of
 //! the first README has, and a level would bind all users of the namespace, not this one.
@@ -244,6 +244,12 @@ fn pod_validations(spec: &str) -> Vec<Value> {
         validation(
             format!("!has({spec}.volumes) || {spec}.volumes.all(v, {volumes})"),
             "volumes are the pod's own or objects of the namespace, no host paths",
+        ),
+        validation(
+            each(
+                "!has(c.ports) || c.ports.all(p, !has(p.hostIP) || !(p.hostIP.startsWith('127.') || p.hostIP == '::1'))",
+            ),
+            "host ports are not on loopback, where this port and others are",
         ),
         validation(
             each(&own_host()),

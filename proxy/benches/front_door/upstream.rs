@@ -26,9 +26,10 @@ impl ApiServer {
         let dir = tempfile::tempdir().unwrap();
         let [address, client, peer] = [free_port(), free_port(), free_port()];
         let file = |name: &str| dir.path().join(name);
-        let (certificate, key) = authority.server_pem();
+        let [certificate, key, public] = authority.server_pem();
         std::fs::write(file("server.crt"), certificate).unwrap();
-        std::fs::write(file("server.key"), &key).unwrap();
+        std::fs::write(file("server.key"), key).unwrap();
+        std::fs::write(file("server.pub"), public).unwrap();
         std::fs::write(file("tokens.csv"), "bench,bench,bench\n").unwrap();
         let start = |program: &str, args: &[String]| {
             let log = std::fs::File::create(file(&format!("{program}.log"))).unwrap();
@@ -65,7 +66,7 @@ impl ApiServer {
                 "--authorization-mode=AlwaysAllow".to_owned(),
                 "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
                 "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-                "--service-account-key-file=server.key".to_owned(),
+                "--service-account-key-file=server.pub".to_owned(),
                 "--service-account-signing-key-file=server.key".to_owned(),
             ],
         );

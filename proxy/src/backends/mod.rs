@@ -205,11 +205,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let gone = {
-            let mut pool = self.backends.pool();
-            pool.closed(&self.backend);
-            !pool.report().iter().any(|(b, ..)| *b == self.backend)
-        };
+        let gone = self.backends.pool().closed(&self.backend);
         let connections = &self.backends.inner.metrics.backend_connections;
         let gauge = connections.get_or_create(&label(&self.backend)).dec();
         if gone && gauge <= 1 {

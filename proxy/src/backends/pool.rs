@@ -264,12 +264,13 @@ impl Pool {
         }
     }
 
-    /// A connection ended.
-    pub fn closed(&mut self, backend: &Backend) {
+    /// A connection ended. Whether the server is forgotten with it.
+    pub fn closed(&mut self, backend: &Backend) -> bool {
         if let Some(entry) = self.entry(backend) {
             entry.connections = entry.connections.saturating_sub(1);
         }
         self.forget();
+        self.entry(backend).is_none()
     }
 
     /// Whether a server is listed and says that it is ready.

@@ -126,7 +126,7 @@ fn a_server_that_leaves_the_list_is_forgotten_with_its_last_connection() {
     assert_eq!(change.removed, list(&["a"]));
     assert_eq!(pool.candidates(), list(&["b"]));
     assert_eq!(pool.entries.len(), 2);
-    pool.closed(&backend("a"));
+    assert!(pool.closed(&backend("a")));
     assert_eq!(pool.entries.len(), 1);
     assert_eq!(pool.probed(&backend("a"), Probe::Ready), None);
 }
