@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 pub use api_server::ApiServer;
 pub use controller_manager::{CONTROLLER_MANAGER_USER, ControllerManager};
-pub use encryption::{EncryptionKey, encryption_config, ensure_encryption_config};
+pub use encryption::ensure_encryption_config;
 pub use etcd::{Beginning, Member};
 pub use konnectivity::{
     AUDIENCE as KONNECTIVITY_AUDIENCE, Konnectivity, SERVICE_ACCOUNT as KONNECTIVITY_AGENT,

@@ -41,9 +41,6 @@ pub struct Facts {
     /// The agents on which API servers may run, at least as many as there are instances. Clients
     /// know all of them and use those that answer.
     pub api_hosts: Vec<AgentHost>,
-    /// Further addresses at which clients reach the API: of agents that front doors may run on.
-    #[serde(default)]
-    pub client_addresses: Vec<Ipv4Addr>,
     /// How keys get to the apps, `auto` resolved.
     pub pki: PkiDelivery,
     /// Programs by name, for `images.runtime = artifacts`, and in any case what the framework's

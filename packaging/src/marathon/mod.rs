@@ -18,14 +18,12 @@ mod checks;
 mod container;
 pub mod facts;
 mod framework;
-mod keys;
 mod lint;
 mod parts;
 mod render;
 
 pub use app::{App, AppId, BadAppId};
 pub use facts::{AgentHost, Artifact, EtcdStorage, Facts, PkiDelivery};
-pub use keys::{certificate_life, certificates};
 pub use lint::{Finding, lint};
 pub use render::{
     COMPONENT_LABEL, KUBERNETES_LABEL, RenderError, VERSION_LABEL, app_id, image, image_name,

@@ -134,7 +134,7 @@ fn integer_in_range(key: &Key, n: u64) -> bool {
 
 fn good_text(key: &Key, text: &str) -> bool {
     let plain = !text.is_empty() && !text.contains('\0');
-    plain && key.format.map_or(true, |format| format.matches(text))
+    plain && key.format.is_none_or(|format| format.matches(text))
 }
 
 /// A Marathon constraint: field, operator, and what the operator wants.

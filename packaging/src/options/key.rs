@@ -6,7 +6,8 @@ use serde_json::{Number, Value};
 use super::format::Format;
 
 /// Type of an option.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// `true` or `false`.
     Boolean,

@@ -52,6 +52,13 @@ pub fn schema() -> &'static Schema {
     &SCHEMA
 }
 
+impl Pki {
+    /// How long certificates live.
+    pub fn certificate_life(&self) -> time::Duration {
+        time::Duration::days(self.certificate_days.into())
+    }
+}
+
 impl Options {
     /// Options from a document, `{"etcd": {"count": 1}}`; what it does not say is at its default.
     /// Every problem is reported, contradictions between options included.
@@ -78,6 +85,33 @@ impl Options {
     /// The whole document, defaults included.
     pub fn to_value(&self) -> Value {
         serde_json::to_value(self).expect("options are numbers, texts and lists of them")
+    }
+
+    /// Changes from `old` that a cluster cannot follow once it exists. `etcd.storage` may be
+    /// resolved: `auto` to the way that was taken, and back.
+    pub fn impossible_changes(&self, old: &Self) -> Vec<Problem> {
+        let (before, after) = (old.to_value(), self.to_value());
+        let fixed = schema().keys.iter().filter(|key| key.fixed);
+        fixed
+            .filter_map(|key| {
+                let was = layers::get(&before, &key.path)?;
+                let is = layers::get(&after, &key.path)?;
+                let auto = |v: &Value| key.path == "etcd.storage" && v == "auto";
+                if was == is || auto(was) || auto(is) {
+                    return None;
+                }
+                Some(Problem {
+                    path: key.path.clone(),
+                    what: What::Contradiction {
+                        value: check::shown(is),
+                        why: format!(
+                            "cannot replace {} in a cluster that exists; keep it, or install another cluster",
+                            check::shown(was)
+                        ),
+                    },
+                })
+            })
+            .collect()
     }
 
     /// The document without what is at its default.

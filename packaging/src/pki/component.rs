@@ -5,10 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::plan::{Authority, Name};
-
-/// Most etcd members.
-pub const MOST_MEMBERS: u8 = 5;
+use super::plan::{Authority, MOST_MEMBERS, Name};
 
 /// A part of the control plane that runs as an app of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -109,6 +106,16 @@ impl Component {
             Self::ControllerManager => &[Name::ControllerManager, Name::ControllerManagerServer],
             Self::Proxy => &[Name::LegacyApi],
             Self::Framework => &[Name::Framework],
+        }
+    }
+
+    /// The certificate as it is called where all of a cluster's are kept: members of etcd have
+    /// theirs under one name in their bundles.
+    pub fn kept_as(self, name: Name) -> Name {
+        match (self, name) {
+            (Self::Etcd(number), Name::EtcdServer) => Name::EtcdMemberServer(number),
+            (Self::Etcd(number), Name::EtcdPeer) => Name::EtcdMemberPeer(number),
+            (_, name) => name,
         }
     }
 

@@ -139,7 +139,7 @@ pub(super) fn sign(
 /// Reads a key, PKCS #8 in PEM.
 pub(super) fn parse_key(pem: &[u8]) -> Result<KeyPair, String> {
     let text = std::str::from_utf8(pem).map_err(|_| "it is not text".to_owned())?;
-    let parsed = pem::parse(text).map_err(|e| e.to_string())?;
+    let parsed = pem::parse(text).map_err(|e| format!("it is not PEM ({e})"))?;
     match parsed.tag() {
         "PRIVATE KEY" => KeyPair::from_pem(text).map_err(|e| e.to_string()),
         "ENCRYPTED PRIVATE KEY" => Err("it is encrypted; decrypt it with openssl pkey".to_owned()),
@@ -158,7 +158,7 @@ pub(super) fn check_authority(
 ) -> Result<(), Fault> {
     let bad = |reason: &str| Fault::Certificate(reason.to_owned());
     let key = parse_key(key).map_err(Fault::Key)?;
-    let der = pem::parse(certificate).map_err(|e| bad(&e.to_string()))?;
+    let der = pem::parse(certificate).map_err(|e| bad(&format!("it is not PEM ({e})")))?;
     let (_, parsed) = X509Certificate::from_der(der.contents()).map_err(|e| bad(&e.to_string()))?;
     if !parsed.is_ca() {
         return Err(bad("it is no certificate of an authority"));

@@ -9,18 +9,14 @@
 //! not given to a user. All keys are ECDSA P-256, which every component accepts, service
 //! account tokens (ES256) included.
 
-pub mod authorities;
 pub mod bundle;
 pub mod component;
 mod issue;
 pub mod plan;
-pub mod renewal;
 pub mod store;
 
-pub use authorities::{Authorities, AuthoritiesError, Pair};
 pub use bundle::{Bundle, BundleError};
 pub use component::Component;
 pub use issue::MakeError;
 pub use plan::{Authority, Certificate, Name, Plan, Usage};
-pub use renewal::{Expiry, expiries};
-pub use store::{Change, Error, Pki};
+pub use store::{Change, Error, Expiry, Pki};

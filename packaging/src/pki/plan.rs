@@ -81,10 +81,14 @@ pub enum Name {
     ApiServerEtcdClient,
     /// The API server as a client of aggregated API servers.
     FrontProxyClient,
-    /// etcd as a server of clients.
+    /// etcd as a server of clients: the only member, or the one that a bundle is for.
     EtcdServer,
-    /// etcd towards its other members.
+    /// etcd towards its other members, likewise.
     EtcdPeer,
+    /// A member of etcd, by its number, as a server of clients.
+    EtcdMemberServer(u8),
+    /// A member of etcd, by its number, towards the others.
+    EtcdMemberPeer(u8),
     /// The controller manager as a client.
     ControllerManager,
     /// The controller manager's health and metrics port.
@@ -113,6 +117,8 @@ impl Name {
             Self::FrontProxyClient => "front-proxy-client",
             Self::EtcdServer => "etcd-server",
             Self::EtcdPeer => "etcd-peer",
+            Self::EtcdMemberServer(number) => member(&MEMBER_SERVERS, number),
+            Self::EtcdMemberPeer(number) => member(&MEMBER_PEERS, number),
             Self::ControllerManager => "controller-manager",
             Self::ControllerManagerServer => "controller-manager-server",
             Self::Framework => "framework",
@@ -135,6 +141,31 @@ impl Name {
     pub fn key_file(self) -> String {
         format!("{}.key", self.file_name())
     }
+}
+
+/// Most members of etcd.
+pub const MOST_MEMBERS: u8 = 5;
+const MEMBER_SERVERS: [&str; MOST_MEMBERS as usize] = [
+    "etcd-0-server",
+    "etcd-1-server",
+    "etcd-2-server",
+    "etcd-3-server",
+    "etcd-4-server",
+];
+const MEMBER_PEERS: [&str; MOST_MEMBERS as usize] = [
+    "etcd-0-peer",
+    "etcd-1-peer",
+    "etcd-2-peer",
+    "etcd-3-peer",
+    "etcd-4-peer",
+];
+
+/// A member's file name; a number that there cannot be has one that nothing else has.
+fn member(names: &[&'static str], number: u8) -> &'static str {
+    names
+        .get(usize::from(number))
+        .copied()
+        .unwrap_or("etcd-none")
 }
 
 impl fmt::Display for Name {
@@ -192,7 +223,8 @@ pub struct Plan {
     pub api_service_address: IpAddr,
     /// Domain of the cluster, `cluster.local`.
     pub dns_domain: String,
-    /// Addresses of etcd's members, loopback aside.
+    /// Addresses of etcd's members, by their numbers, each with certificates of its own. None: one
+    /// member on loopback.
     pub etcd_addresses: Vec<IpAddr>,
     /// Addresses at which konnectivity's agents reach its server.
     pub konnectivity_addresses: Vec<IpAddr>,
@@ -243,7 +275,23 @@ impl Plan {
             &self.konnectivity_addresses,
         );
         konnectivity.dns_names.insert(KONNECTIVITY_NAME.to_owned());
-        vec![
+        // etcd's own gRPC gateway is a client of the port for clients and uses its certificate.
+        let member = |server_name, peer_name, address: &[IpAddr]| {
+            [(server_name, "etcd"), (peer_name, "etcd-peer")]
+                .map(|(name, cn)| server(name, Authority::Etcd, cn, Usage::Both, address))
+        };
+        let mut etcd = Vec::new();
+        if self.etcd_addresses.is_empty() {
+            etcd.extend(member(Name::EtcdServer, Name::EtcdPeer, &[]));
+        }
+        for (number, address) in (0..MOST_MEMBERS).zip(&self.etcd_addresses) {
+            etcd.extend(member(
+                Name::EtcdMemberServer(number),
+                Name::EtcdMemberPeer(number),
+                std::slice::from_ref(address),
+            ));
+        }
+        let mut certificates = vec![
             api,
             client(
                 Name::ApiServerKubeletClient,
@@ -262,21 +310,6 @@ impl Plan {
                 Authority::FrontProxy,
                 FRONT_PROXY_CLIENT,
                 None,
-            ),
-            server(
-                Name::EtcdServer,
-                Authority::Etcd,
-                "etcd",
-                // etcd's own gRPC gateway is a client of the same port and uses this certificate.
-                Usage::Both,
-                &self.etcd_addresses,
-            ),
-            server(
-                Name::EtcdPeer,
-                Authority::Etcd,
-                "etcd-peer",
-                Usage::Both,
-                &self.etcd_addresses,
             ),
             client(
                 Name::ControllerManager,
@@ -312,7 +345,9 @@ impl Plan {
                 "k8sm-super-admin",
                 Some("system:masters"),
             ),
-        ]
+        ];
+        certificates.extend(etcd);
+        certificates
     }
 }
 
@@ -351,6 +386,29 @@ mod tests {
                 assert!(c.addresses.is_empty() && c.dns_names.is_empty(), "{c:?}");
             }
         }
+    }
+
+    #[test]
+    fn each_member_of_etcd_has_only_its_own_address() {
+        let members = Plan {
+            etcd_addresses: vec!["192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap()],
+            ..plan()
+        };
+        let found: Vec<String> = members
+            .certificates()
+            .into_iter()
+            .filter(|c| c.authority == Authority::Etcd && c.usage == Usage::Both)
+            .map(|c| format!("{} {:?}", c.name, c.addresses))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                "etcd-0-server {127.0.0.1, 192.0.2.1}",
+                "etcd-0-peer {127.0.0.1, 192.0.2.1}",
+                "etcd-1-server {127.0.0.1, 192.0.2.2}",
+                "etcd-1-peer {127.0.0.1, 192.0.2.2}",
+            ]
+        );
     }
 
     #[test]

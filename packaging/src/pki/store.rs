@@ -8,8 +8,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use rcgen::{Issuer, KeyPair};
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
+mod bundles;
+
+pub use bundles::Expiry;
+
+use super::bundle::BundleError;
 use super::issue::{self, Fault, MakeError, new_key, sign, sign_authority, verdict};
 use super::plan::{Authority, Certificate, Name};
 use crate::files::{self, PUBLIC, SECRET, keep_secret, make_dir, read_optional, write_atomic};
@@ -27,6 +32,14 @@ pub enum Error {
         "{path} is damaged: {reason}; restore it from a backup, or remove it together with everything that trusts it"
     )]
     Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file that the operator brought is of no use.
+    #[error("{path} cannot be used: {reason}")]
+    Unusable {
         /// Which file.
         path: PathBuf,
         /// What is wrong with it.
@@ -53,6 +66,9 @@ pub enum Error {
     /// A certificate could not be made.
     #[error(transparent)]
     Make(#[from] MakeError),
+    /// A component's files could not be put together.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
 }
 
 /// What was done with a certificate, and why.
@@ -82,12 +98,22 @@ impl fmt::Display for Change {
 #[derive(Debug, Clone)]
 pub struct Pki {
     dir: PathBuf,
+    life: Duration,
 }
 
 impl Pki {
     /// The certificates in `dir`.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into() }
+        Self {
+            dir: dir.into(),
+            life: CERTIFICATE_LIFE,
+        }
+    }
+
+    /// The same, where new certificates live this long.
+    #[must_use]
+    pub fn with_life(self, life: Duration) -> Self {
+        Self { life, ..self }
     }
 
     /// The directory.
@@ -240,7 +266,7 @@ impl Pki {
             reason: e.to_string(),
         })?;
         let key = new_key(&wanted.common_name)?;
-        let end = issue::end(&ca, CERTIFICATE_LIFE, now);
+        let end = issue::end(&ca, self.life, now);
         let certificate = sign(wanted, &key, &issuer, (now, end))?;
         write_atomic(&key_path, key.serialize_pem().as_bytes(), SECRET)?;
         write_atomic(&certificate_path, certificate.as_bytes(), PUBLIC)?;

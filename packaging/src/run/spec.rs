@@ -10,6 +10,10 @@ use crate::options::{Audit, Oidc};
 /// What a task runs; the tag `component` is the argument of `k8sm run`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "component", rename_all = "kebab-case")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a process has one, or a few while they are rendered"
+)]
 pub enum Run {
     /// An etcd member.
     Etcd(EtcdRun),

@@ -224,27 +224,6 @@ fn every_component_has_its_own_keys_in_the_secret_store() {
     );
 }
 
-#[test]
-fn certificates_name_the_agents_that_were_chosen() {
-    let (options, mut facts) = case("everything");
-    facts.client_addresses = vec![[192, 0, 2, 99].into()];
-    let text: Vec<String> = Component::all(5)
-        .into_iter()
-        .flat_map(|component| {
-            certificates(&options, &facts, component)
-                .into_iter()
-                .filter(|c| c.usage.server())
-                .map(move |c| {
-                    format!(
-                        "{component} {}: {:?} {:?}",
-                        c.name, c.dns_names, c.addresses
-                    )
-                })
-        })
-        .collect();
-    insta::assert_snapshot!(text.join("\n"));
-}
-
 proptest::proptest! {
     #[test]
     fn any_good_options_are_rendered_without_a_finding(

@@ -249,6 +249,22 @@ fn the_page_of_the_historical_package_names_only_options_that_exist() {
 }
 
 #[test]
+fn what_a_cluster_cannot_follow_is_named() {
+    let read = |document| Options::from_value(&document).unwrap();
+    let old = read(json!({"etcd": {"count": 1}}));
+    let new = read(
+        json!({"etcd": {"count": 3, "mem": 2048, "storage": "host_path"}, "kubernetes": {"service_cidr": "10.0.0.0/16"}}),
+    );
+    let problems = Problems(new.impossible_changes(&old)).to_string();
+    assert_eq!(
+        problems,
+        "etcd.count: 3 cannot replace 1 in a cluster that exists; keep it, or install another cluster\n\
+         kubernetes.service_cidr: \"10.0.0.0/16\" cannot replace \"10.96.0.0/16\" in a cluster that exists; keep it, or install another cluster"
+    );
+    assert_eq!(old.impossible_changes(&old), []);
+}
+
+#[test]
 fn a_shell_completes_options_and_their_values() {
     assert_eq!(completions("etcd.co"), ["etcd.count="]);
     assert_eq!(
