@@ -21,5 +21,6 @@ pub mod instance;
 pub mod preflight;
 pub mod procfs;
 pub mod progress;
+pub mod renewal;
 pub mod supervise;
 pub mod upstream;

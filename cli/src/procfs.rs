@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
@@ -65,6 +66,16 @@ impl ProcessId {
             Err(e) => Err(e.into()),
         }
     }
+}
+
+/// How long ago a process started.
+pub fn age(pid: u32) -> Option<Duration> {
+    let uptime = fs::read_to_string("/proc/uptime").ok()?;
+    let uptime: f64 = uptime.split_whitespace().next()?.parse().ok()?;
+    // Ticks since boot are far below 2^53.
+    #[allow(clippy::cast_precision_loss)]
+    let started = stat(pid)?.start_ticks as f64 / rustix::param::clock_ticks_per_second() as f64;
+    Duration::try_from_secs_f64(uptime - started).ok()
 }
 
 /// What `/proc/<pid>/stat` says.

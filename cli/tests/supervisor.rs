@@ -48,6 +48,7 @@ impl Instance {
             registry_mirrors: vec![],
             framework_args: vec![],
             absent_before: vec![],
+            forwarding_before: None,
             owner: (0, 0),
         };
         settings.write(&paths).unwrap();

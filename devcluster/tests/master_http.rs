@@ -388,6 +388,49 @@ async fn requests_that_are_none_are_answered_and_do_no_harm() {
     master.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_stream_id_is_refused_and_the_stream_lives_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let master = Running::start(dir.path()).await;
+    let config = SchedulerConfig::new(master.url(), framework(), ClientConfig::default());
+    let (handle, mut events) = scheduler::spawn(config).unwrap();
+    let id = event(&mut events, "the subscription", |e| {
+        Some(e.subscribed.as_ref()?.framework_id.value.clone())
+    })
+    .await;
+    let call = serde_json::json!({"framework_id": {"value": id}, "type": "REVIVE"}).to_string();
+    for (stream, reason) in [
+        (
+            Some(uuid::Uuid::new_v4().to_string()),
+            "didn't match the stream ID",
+        ),
+        (Some("no uuid".to_owned()), "didn't match the stream ID"),
+        (None, "should include the 'Mesos-Stream-Id' header"),
+    ] {
+        let mut request = reqwest::Client::builder()
+            .no_proxy()
+            .build()
+            .unwrap()
+            .post(format!("http://{}/api/v1/scheduler", master.address))
+            .header("Content-Type", "application/json")
+            .body(call.clone());
+        if let Some(stream) = &stream {
+            request = request.header("Mesos-Stream-Id", stream);
+        }
+        let response = soon("an answer", request.send()).await.unwrap();
+        assert_eq!(response.status().as_u16(), 400, "{stream:?}");
+        let text = response.text().await.unwrap();
+        assert!(text.contains(reason), "{stream:?}: {text}");
+    }
+    // Who is really subscribed goes on.
+    let revive = pb::scheduler::Call {
+        r#type: Some(pb::scheduler::call::Type::Revive as i32),
+        ..Default::default()
+    };
+    soon("the call", handle.call(revive)).await.unwrap();
+    master.end().await;
+}
+
 #[tokio::test]
 async fn what_keeps_a_master_from_starting_is_named() {
     let dir = tempfile::tempdir().unwrap();

@@ -6,6 +6,7 @@
 pub mod cgroups;
 pub mod directories;
 pub mod executors;
+pub mod forwarding;
 pub mod leftovers;
 pub mod mounts;
 pub mod network;
@@ -38,6 +39,10 @@ pub fn machine(paths: &Paths, settings: Option<&Settings>) -> Result<(), Error> 
         paths.run().to_owned(),
     ]));
     left.extend(network::remove(paths));
+    left.extend(forwarding::restore(
+        paths,
+        settings.and_then(|s| s.forwarding_before),
+    ));
     left.extend(cgroups::remove(&roots));
     cgroups::remove_empty_parents();
     directories::remove_empty(settings.map_or(&[][..], |s| &s.absent_before));
@@ -61,10 +66,16 @@ pub fn files(paths: &Paths) -> Result<(), Error> {
     }
 }
 
+fn is_empty(dir: &std::path::Path) -> bool {
+    std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none())
+}
+
 fn remove_dir(dir: PathBuf) -> Option<String> {
     match std::fs::remove_dir_all(&dir) {
         Ok(()) => None,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+        // A mount point cannot be removed, and only what was in it was ours.
+        Err(e) if e.kind() == std::io::ErrorKind::ResourceBusy && is_empty(&dir) => None,
         Err(e) => Some(format!("{}: {e}", dir.display())),
     }
 }

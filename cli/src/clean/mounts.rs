@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::mount::UnmountFlags;
 
-/// Unmounts everything at or below these directories, the innermost first. Returns what would not
-/// go.
+/// Unmounts everything below these directories, the innermost first. A directory that is itself a
+/// mount point is somebody's disk, and stays. Returns what would not go.
 pub fn unmount_below(dirs: &[PathBuf]) -> Vec<String> {
     let table = match std::fs::read_to_string("/proc/self/mountinfo") {
         Ok(table) => table,
@@ -15,7 +15,7 @@ pub fn unmount_below(dirs: &[PathBuf]) -> Vec<String> {
     mount_points(&table)
         .into_iter()
         .rev()
-        .filter(|point| dirs.iter().any(|dir| point.starts_with(dir)))
+        .filter(|point| is_below(point, dirs))
         .filter_map(|point| {
             // Lazily: whatever still has it open keeps it until it ends.
             match rustix::mount::unmount(&point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
@@ -24,6 +24,11 @@ pub fn unmount_below(dirs: &[PathBuf]) -> Vec<String> {
             }
         })
         .collect()
+}
+
+fn is_below(point: &Path, dirs: &[PathBuf]) -> bool {
+    dirs.iter()
+        .any(|dir| point.starts_with(dir) && point != dir)
 }
 
 /// Mount points in the order in which they were mounted.
@@ -60,6 +65,14 @@ fn unescape(field: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_that_is_a_disk_of_its_own_stays_mounted() {
+        let dirs = [PathBuf::from("/state")];
+        assert!(is_below(Path::new("/state/node/x"), &dirs));
+        assert!(!is_below(Path::new("/state"), &dirs));
+        assert!(!is_below(Path::new("/state2/x"), &dirs));
+    }
 
     #[test]
     fn mount_points_are_read_with_their_blanks() {

@@ -27,6 +27,10 @@ pub struct Cluster {
     kinds: HashMap<GroupVersionKind, (ApiResource, ApiCapabilities)>,
 }
 
+/// Kubelets renew their leases every 10 s, and the controller manager takes a node for lost after
+/// 50 s of silence. Who was heard within this time lives.
+pub const LEASE_AGE: Duration = Duration::from_secs(40);
+
 impl Cluster {
     /// Connects with a kubeconfig. Must be called within a runtime; opens no connection yet.
     pub async fn connect(kubeconfig: &Path) -> Result<Self, Error> {
@@ -118,10 +122,22 @@ impl Cluster {
     /// Names of nodes that are ready and have said so since a moment: a Node object keeps saying
     /// "ready" for a while after its kubelet has ended.
     pub async fn nodes_alive_since(&self, moment: SystemTime) -> Result<Vec<String>, Error> {
+        let heard = self.nodes_heard_since(moment).await?;
+        let nodes = self.nodes().await?;
+        Ok(nodes
+            .into_iter()
+            .filter(node_is_ready)
+            .filter_map(|node| node.metadata.name)
+            .filter(|name| heard.contains(name))
+            .collect())
+    }
+
+    /// Names of nodes whose kubelets have renewed their leases since a moment.
+    pub async fn nodes_heard_since(&self, moment: SystemTime) -> Result<Vec<String>, Error> {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), "kube-node-lease");
         let leases = leases.list(&ListParams::default()).await;
         let leases = leases.map_err(|e| Error::api("list the nodes' leases", &e))?;
-        let renewed: Vec<String> = leases
+        Ok(leases
             .items
             .into_iter()
             .filter(|lease| {
@@ -132,13 +148,6 @@ impl Cluster {
                     .is_some_and(|time| SystemTime::from(time.0) > moment)
             })
             .filter_map(|lease| lease.metadata.name)
-            .collect();
-        let nodes = self.nodes().await?;
-        Ok(nodes
-            .into_iter()
-            .filter(node_is_ready)
-            .filter_map(|node| node.metadata.name)
-            .filter(|name| renewed.contains(name))
             .collect())
     }
 

@@ -209,6 +209,7 @@ mod tests {
             upstream: "/bin".into(),
             framework_args: vec![],
             absent_before: vec![],
+            forwarding_before: None,
             owner: (0, 0),
         };
         let report = |name: &str, stage, pid, error: Option<&str>| Report {

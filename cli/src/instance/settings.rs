@@ -81,6 +81,10 @@ pub struct Settings {
     /// removes them when they are empty.
     #[serde(default)]
     pub absent_before: Vec<PathBuf>,
+    /// Whether this machine forwarded IPv4 packets before: nodes need that, and `down` turns it off
+    /// again where it was off.
+    #[serde(default)]
+    pub forwarding_before: Option<bool>,
     /// User and group that the kubeconfig belongs to.
     pub owner: (u32, u32),
 }
@@ -222,6 +226,7 @@ mod tests {
             upstream: "/usr/lib/k8sm/upstream".into(),
             framework_args: vec![],
             absent_before: vec![],
+            forwarding_before: None,
             owner: (0, 0),
         }
     }

@@ -209,7 +209,8 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
-fn space_free(dir: &Path) -> u64 {
+/// Free bytes where a directory is, or will be.
+pub fn space_free(dir: &Path) -> u64 {
     let existing = dir.ancestors().find(|d| d.is_dir()).unwrap_or(dir);
     nix::sys::statvfs::statvfs(existing)
         .map(|s| s.blocks_available().saturating_mul(s.fragment_size()))

@@ -20,9 +20,13 @@ use super::spec::{self, ProcessSpec, Spec};
 use super::{logs, probe};
 use crate::instance::{self, Paths};
 use crate::procfs::{INSTANCE_VARIABLE, PROCESS_VARIABLE, ProcessId};
+use crate::renewal;
 
 /// How often logs are looked at.
 const LOG_CHECK: Duration = Duration::from_secs(10);
+/// How often certificates are looked at, beside every reload: they are due months before it is too
+/// late.
+const CERTIFICATE_CHECK: Duration = Duration::from_secs(12 * 3600);
 
 /// Why the supervisor ended.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +60,7 @@ pub fn run(paths: &Paths, instance_id: &str) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
+        .map(Background::new)
         .map_err(system("start the runtime"))?;
     let local = tokio::task::LocalSet::new();
     let done = local.block_on(&runtime, async {
@@ -68,14 +73,38 @@ pub fn run(paths: &Paths, instance_id: &str) -> Result<(), Error> {
             started: Instant::now(),
             events,
             shown: None,
+            renewal: None,
             finished: false,
         };
         supervisor.run(queue).await
     });
     paths.forget_supervisor();
-    // A watcher of a process that could not be watched to its end must not hold us up.
-    runtime.shutdown_background();
     done
+}
+
+/// A runtime whose end waits for nobody, however it comes: watchers wait for as long as the
+/// processes that they watch live.
+struct Background(Option<tokio::runtime::Runtime>);
+
+impl Background {
+    fn new(runtime: tokio::runtime::Runtime) -> Self {
+        Self(Some(runtime))
+    }
+}
+
+impl std::ops::Deref for Background {
+    type Target = tokio::runtime::Runtime;
+    fn deref(&self) -> &Self::Target {
+        self.0.as_ref().expect("taken only when it is dropped")
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 struct Loop {
@@ -88,6 +117,8 @@ struct Loop {
     // under way.
     events: mpsc::UnboundedSender<Event>,
     shown: Option<(u64, Vec<Report>)>,
+    /// The renewal of certificates that was begun last.
+    renewal: Option<tokio::task::JoinHandle<()>>,
     finished: bool,
 }
 
@@ -101,6 +132,7 @@ impl Loop {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
         let mut hang_up = signal(SignalKind::hangup()).map_err(system)?;
         let mut log_check = tokio::time::interval(LOG_CHECK);
+        let mut certificate_check = tokio::time::interval(CERTIFICATE_CHECK);
         self.adopt();
         self.reload()?;
         self.paths.note_supervisor()?;
@@ -120,7 +152,9 @@ impl Loop {
                     if let Err(error) = self.reload() {
                         tracing::error!("{error}");
                     }
+                    self.renew_certificates();
                 }
+                _ = certificate_check.tick() => self.renew_certificates(),
                 _ = log_check.tick() => self.bound_logs(),
                 () = tokio::time::sleep(wakeup.max(Duration::from_millis(5))) => {
                     self.handle(Event::Tick);
@@ -305,6 +339,36 @@ impl Loop {
         }
     }
 
+    /// Has certificates renewed that are due, in a process of its own. One that is there already
+    /// and the one who holds the instance's lock both see to it that there are never two.
+    fn renew_certificates(&mut self) {
+        if self.renewal.as_ref().is_some_and(|r| !r.is_finished()) {
+            return;
+        }
+        let due = match renewal::due_now(&self.paths) {
+            Ok(due) => due,
+            Err(error) => {
+                tracing::error!(%error, "look at the certificates");
+                return;
+            }
+        };
+        let Some(first) = due.first() else { return };
+        tracing::info!(
+            count = due.len(),
+            first = first.name,
+            reason = first.reason,
+            "certificates are renewed"
+        );
+        let paths = self.paths.clone();
+        self.renewal = Some(tokio::task::spawn_blocking(move || {
+            match renewal::renew(&paths) {
+                Ok(status) if status.success() => tracing::info!("certificates were renewed"),
+                Ok(status) => tracing::error!(%status, log = renewal::LOG, "renewal"),
+                Err(error) => tracing::error!(%error, "renewal"),
+            }
+        }));
+    }
+
     fn bound_logs(&self) {
         let mut paths: Vec<PathBuf> = self
             .machine
@@ -313,6 +377,7 @@ impl Loop {
             .map(|r| self.paths.log(&r.name))
             .collect();
         paths.push(self.paths.log("supervisor"));
+        paths.push(self.paths.log(renewal::LOG));
         for path in paths {
             if let Err(error) = logs::bound(&path, logs::LIMIT) {
                 tracing::error!(path = %path.display(), %error, "cut log");

@@ -99,11 +99,7 @@ fn the_kubeconfig_belongs_to_the_caller(cluster: &Cluster) {
 
 fn others_are_refused_before_anything_changes(cluster: &Cluster) {
     let other = cluster.dir().join("other");
-    let k8sm = |args: &[&str]| {
-        let mut command = cluster.command(&[]);
-        command.arg("--state-dir").arg(&other).args(args);
-        command.output().unwrap()
-    };
+    let k8sm = |args: &[&str]| cluster.command_in("other", args).output().unwrap();
     let taken = TcpListener::bind("0.0.0.0:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     for (more, parts) in [

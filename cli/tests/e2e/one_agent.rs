@@ -123,7 +123,7 @@ spec:
   - name: c
     image: {BUSYBOX}
     command: [/bin/busybox, sleep, '100000']
-    ports: [{{containerPort: 80, hostPort: 31777}}]
+    ports: [{{containerPort: 80, hostPort: 31177}}]
     resources: {{requests: {{cpu: 125m, memory: 48Mi}}}}
 "
     ));
@@ -134,7 +134,7 @@ spec:
         (cpus(&during) - cpus(&before)) >= 0.125 && mem(&during) - mem(&before) >= 48.0,
         "before {before}, with the pod {during}"
     );
-    assert!(during["ports"].to_string().contains("31777"), "{during}");
+    assert!(during["ports"].to_string().contains("31177"), "{during}");
     cluster.kubectl(&["delete", "pod", "counted", "--timeout=60s"]);
     cluster.wait("Mesos has the pod's resources back", 30, || {
         used() == before

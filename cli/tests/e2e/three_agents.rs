@@ -34,7 +34,7 @@ spec:
       - name: web
         image: k8s.mesosphere.io/hello:v0.1.0
         env: [{name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]
-        ports: [{containerPort: 8080, hostPort: 31555}]
+        ports: [{containerPort: 8080, hostPort: 31155}]
         readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}
 ---
 apiVersion: v1

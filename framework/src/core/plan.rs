@@ -62,8 +62,9 @@ impl State {
         true
     }
 
-    /// Ports for the node's own processes: anywhere in the offer, so that two lives in a row do not meet,
-    /// but none that a waiting pod asks for.
+    /// Ports for the node's own processes: anywhere in the upper quarter of what is offered, so that
+    /// two lives in a row do not meet and what users pick for their pods, mostly further down, stays
+    /// free for pods that come later; and none that a waiting pod asks for.
     fn pick_ports(
         &mut self,
         free: &crate::resources::PortSet,
@@ -84,7 +85,7 @@ impl State {
         if all.len() < NodePorts::COUNT {
             return None;
         }
-        let start = self.rng.random_range(0..all.len());
+        let start = self.rng.random_range(all.len() / 4 * 3..all.len());
         let from_start = || all.iter().cycle().skip(start).take(all.len()).copied();
         let mut ports: Vec<u16> = from_start()
             .filter(|port| !wanted.contains(port))

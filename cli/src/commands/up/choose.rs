@@ -111,6 +111,7 @@ fn fresh(args: &Up) -> Result<Settings, Error> {
         images: Vec::new(),
         framework_args: Vec::new(),
         absent_before: clean::directories::absent(),
+        forwarding_before: clean::forwarding::is_on(),
         registry_mirrors: Vec::new(),
         programs: Default::default(),
         upstream: Default::default(),

@@ -15,13 +15,14 @@ use packaging::control_plane::ControlPlane;
 use super::{runtime, settings as existing_settings};
 use crate::args::{Start, Up};
 use crate::catalog::Catalog;
-use crate::cluster::api::Cluster;
+use crate::cluster::api::{Cluster, LEASE_AGE};
 use crate::cluster::prepare::{self, Payload};
 use crate::cluster::{hello, processes};
 use crate::error::Error;
 use crate::instance::{self, Lock, Mesos, Paths, Settings};
 use crate::preflight::{self, Facts, facts};
 use crate::progress::{Progress, Step};
+use crate::supervise::record::Records;
 use crate::supervise::{Report, Spec, Stage, Supervisor};
 
 /// `k8sm up`.
@@ -88,7 +89,9 @@ fn check_machine(
     exists: bool,
     progress: &Progress,
 ) -> Result<(), Error> {
-    let running = Supervisor::new(paths).process().is_some();
+    // Its own processes have its ports, also when the supervisor that started them is gone.
+    let running = Supervisor::new(paths).process().is_some()
+        || !Records::new(paths.pids()).alive().is_empty();
     let mut ports = Vec::new();
     if !running {
         ports.push((settings.ports.api, "the API server", "--api-port"));
@@ -124,8 +127,6 @@ fn bring_up(
     deadline: Instant,
     progress: &Progress,
 ) -> Result<(), Error> {
-    /// Kubelets renew their leases every 10 s and may be late.
-    const LEASE_AGE: Duration = Duration::from_secs(40);
     // Of a cluster that was stopped only what nodes say from now on counts.
     let begun = match Supervisor::new(paths).process() {
         Some(_) => SystemTime::now() - LEASE_AGE,

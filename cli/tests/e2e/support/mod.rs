@@ -120,11 +120,16 @@ impl Cluster {
 
     /// `k8sm` with these arguments, for this cluster, not started yet.
     pub fn command(&self, args: &[&str]) -> Command {
+        self.command_in("state", args)
+    }
+
+    /// The same for another instance, whose state is in this folder below the cluster's.
+    pub fn command_in(&self, state: &str, args: &[&str]) -> Command {
         let mut command = Command::new(self.program());
         command
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .arg("--state-dir")
-            .arg(self.dir().join("state"))
+            .arg(self.dir().join(state))
             .args(args)
             .stdin(Stdio::null());
         command
@@ -318,8 +323,11 @@ impl Cluster {
 
     /// `k8sm down`, and a look at what it left.
     pub fn finish(mut self) {
+        let containers = traces::containers(self.dir());
         self.end();
-        let left = Traces::take(self.dir()).since(&self.before);
+        let mut now = Traces::take(self.dir());
+        now.add_containers(&containers);
+        let left = now.since(&self.before);
         assert!(
             left.is_empty(),
             "left behind after k8sm down:\n{}",

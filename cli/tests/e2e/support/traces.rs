@@ -38,13 +38,14 @@ impl Traces {
         for name in entries("/run/netns") {
             found.insert(format!("netns {name}"));
         }
-        // Clusters of other people on this machine are none of this one's business.
+        // Clusters of other people on this machine are none of this one's business, and executors of
+        // all clusters share the parent `k8sm` where Mesos made no cgroups for them.
         let own = cli::instance::Paths::new(&dir.join("state"))
             .unwrap()
             .cgroups_root();
         for root in CGROUP_ROOTS {
             for name in entries(root) {
-                let foreign = name.starts_with("k8sm-") && name != own;
+                let foreign = name.starts_with("k8sm") && name != own;
                 if Path::new(root).join(&name).is_dir() && !foreign {
                     found.insert(format!("cgroup {root}/{name}"));
                 }
@@ -59,8 +60,9 @@ impl Traces {
                 found.insert(format!("nft {line}"));
             }
         }
+        // An executor leaves its run directory, empty, to the next one on its agent.
         for place in ["/var/lib/kubelet", "/var/lib/k8sm", "/run/k8sm", "/etc/cni"] {
-            if Path::new(place).exists() {
+            if entries(place).next().is_some() {
                 found.insert(format!("directory {place}"));
             }
         }
@@ -71,10 +73,36 @@ impl Traces {
         Self(found)
     }
 
+    /// Adds cgroups that these Mesos containers have in the executors' own tree.
+    pub fn add_containers(&mut self, containers: &[String]) {
+        for root in CGROUP_ROOTS {
+            for id in containers {
+                let group = Path::new(root).join("k8sm").join(id);
+                if group.is_dir() {
+                    self.0.insert(format!("cgroup {}", group.display()));
+                }
+            }
+        }
+    }
+
     /// What is there now and was not there before.
     pub fn since(&self, before: &Self) -> Vec<String> {
         self.0.difference(&before.0).cloned().collect()
     }
+}
+
+/// Ids of the Mesos containers that a cluster's agents have had.
+pub fn containers(dir: &Path) -> Vec<String> {
+    let output = Command::new("find")
+        .arg(dir)
+        .args(["-type", "d", "-path", "*/executors/*/runs/*", "-prune"])
+        .args(["-printf", "%f\\n"])
+        .output();
+    let text = output.map(|it| String::from_utf8_lossy(&it.stdout).into_owned());
+    text.unwrap_or_default()
+        .lines()
+        .map(str::to_owned)
+        .collect()
 }
 
 fn entries(dir: &str) -> impl Iterator<Item = String> {
