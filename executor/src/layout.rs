@@ -94,6 +94,16 @@ impl NodePaths {
         self.run.join("containerd.sock")
     }
 
+    /// A link to the payload that the node uses.
+    pub fn programs(&self) -> PathBuf {
+        self.root.join("programs")
+    }
+
+    /// Where kubelet says that it is well.
+    pub fn kubelet_notify_socket(&self) -> PathBuf {
+        self.run.join("kubelet.notify")
+    }
+
     /// kubelet's root.
     pub fn kubelet_root(&self) -> PathBuf {
         self.root.join("kubelet")
@@ -102,6 +112,11 @@ impl NodePaths {
     /// Keys and certificates, mode 0700.
     pub fn pki(&self) -> PathBuf {
         self.root.join("pki")
+    }
+
+    /// Authorities of registries that containerd trusts besides the machine's.
+    pub fn registry_cas(&self) -> PathBuf {
+        self.config().join("registry-cas")
     }
 
     /// Rendered configuration files, mode 0700.

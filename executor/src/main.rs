@@ -40,12 +40,13 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    // These two are started often or live long: nothing more than needed is touched.
+    // These are started often or live long: nothing more than needed is touched.
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
     if let [first, rest @ ..] = args.as_slice() {
         let outcome = match first.to_str() {
             Some(guard::SUBCOMMAND) => Some(guard::run(rest).map_err(|e| e.to_string())),
             Some(guard::DETACH) => Some(guard::detach(rest).map_err(|e| e.to_string())),
+            Some(agent_loop::CHECK_HANDOVER) => Some(agent_loop::check_handover()),
             Some(supervise::LAUNCH) => Some(Err(supervise::launch(rest).to_string())),
             _ => None,
         };
@@ -89,6 +90,9 @@ fn executor(cli: Cli) -> anyhow::Result<bool> {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // A line that cannot be written, on a full disk, would be reported on the very same standard
+        // error, which panics.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
     // The only provider that is compiled in; a second call would be an error of ours alone.

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use seam::node::NodeConfig;
 use tokio::sync::mpsc;
@@ -31,8 +31,10 @@ pub struct NodeContext {
     pub cleanup: Arc<Manifest>,
     /// What happens.
     pub events: mpsc::Sender<NodeEvent>,
-    /// Cancelled when the node is given up: end all loops.
+    /// Cancelled when the node is given up, or is started again: end all loops.
     pub stop: CancellationToken,
+    /// From when on kubelet's word about its Node counts.
+    pub since: SystemTime,
 }
 
 /// An unpacked payload.

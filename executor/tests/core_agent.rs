@@ -8,9 +8,6 @@ use std::time::Duration;
 use mesos::pb;
 use mesos::pb::executor::{Call, Event, event};
 use prost::Message;
-use seam::node::{
-    Allocatable, ClusterConfig, NodeConfig, NodeOptions, NodePorts, Overhead, Payload,
-};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
@@ -254,48 +251,10 @@ fn greeting(container: &str) -> Event {
 
 /// A node whose payload nobody has.
 fn node_task() -> pb::TaskInfo {
-    let config = NodeConfig {
-        node_name: "n".to_owned(),
-        node_ip: [192, 0, 2, 1].into(),
-        pod_cidr: "10.244.1.0/24".to_owned(),
-        cluster: ClusterConfig {
-            name: "kubernetes".to_owned(),
-            api_servers: vec!["192.0.2.9:6443".to_owned()],
-            ca: String::new(),
-            pod_cidr: "10.244.0.0/16".to_owned(),
-            service_cidr: "10.96.0.0/16".to_owned(),
-            dns_ip: [10, 96, 0, 10].into(),
-            dns_domain: "cluster.local".to_owned(),
-            vxlan_id: 1,
-            vxlan_port: 8472,
-        },
-        bootstrap_token: "abcdef.0123456789abcdef".to_owned(),
-        ports: NodePorts {
-            kubelet: 31000,
-            proxy_health: 31001,
-            proxy_metrics: 31002,
-            balancer: 31003,
-        },
-        allocatable: Allocatable {
-            cpu_millis: 1000,
-            memory_bytes: 1 << 30,
-            disk_bytes: 1 << 30,
-            pods: 110,
-            gpus: 0,
-        },
-        overhead: Overhead {
-            cpu_millis: 250,
-            memory_bytes: 256 << 20,
-            disk_bytes: 1 << 30,
-            pod_memory_bytes: 4 << 20,
-        },
-        payload: Payload {
-            urls: vec!["file:///nonexistent/payload.tar".to_owned()],
-            sha256: "0".repeat(64),
-            size: 1,
-        },
-        options: NodeOptions::default(),
-    };
+    let mut config = seam::testing::node_config();
+    config.node_name = "n".to_owned();
+    config.payload.urls = vec!["file:///nonexistent/payload.tar".to_owned()];
+    config.payload.size = 1;
     pb::TaskInfo {
         name: "node.n".to_owned(),
         task_id: pb::TaskId {

@@ -91,6 +91,7 @@ fn config(plane: &ControlPlane, name: &str, pod_cidr: String) -> NodeConfig {
             urls: Vec::new(),
             sha256: "0".repeat(64),
             size: 0,
+            ca: String::new(),
         },
         options: NodeOptions::default(),
     }
@@ -135,6 +136,7 @@ impl TestNode {
             ),
             events: events_tx,
             stop: CancellationToken::new(),
+            since: executor::node::life::life_start(),
         };
         let run = tokio::spawn(executor::node::run(context.clone(), commands_rx));
         Self {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use executor::component::{Component, Readiness};
+use executor::component::{Component, Liveness, Readiness, Sign};
 use executor::supervise::{Settings, SuperviseError, Supervisor};
 use seam::message::ToFramework;
 use tokio::sync::mpsc;
@@ -50,6 +50,7 @@ impl Bench {
             cwd: self.dir.path().to_owned(),
             readiness: Readiness::Running,
             start_deadline: Duration::from_secs(10),
+            liveness: None,
             stop_grace: Duration::from_secs(10),
         }
     }
@@ -74,7 +75,10 @@ impl Bench {
             reason,
             message,
             warning,
-        } = report;
+        } = report
+        else {
+            panic!("a report about a component: {report:?}");
+        };
         (component, reason, message, warning)
     }
 
@@ -133,6 +137,16 @@ async fn a_component_that_is_killed_runs_again_and_both_are_told() {
         .start(bench.shell("worker", "exec sleep 1000"))
         .await
         .unwrap();
+    assert!(
+        bench
+            .supervisor
+            .runs(&bench.shell("worker", "exec sleep 1000"))
+    );
+    assert!(
+        !bench
+            .supervisor
+            .runs(&bench.shell("worker", "exec sleep 2000"))
+    );
     let first = bench.pid("worker").unwrap();
     rustix::process::kill_process(
         rustix::process::Pid::from_raw(first).unwrap(),
@@ -154,6 +168,50 @@ async fn a_component_that_is_killed_runs_again_and_both_are_told() {
     assert_ne!(first, second);
     bench.supervisor.stop_all().await;
     assert!(!alive(second));
+}
+
+#[tokio::test]
+async fn a_component_that_hangs_is_ended_and_runs_again() {
+    let mut bench = Bench::new();
+    // The first one stops itself, as a deadlock would; SIGTERM does not reach it.
+    let script = "[ -e hung ] && exec sleep 1000; touch hung; kill -STOP $$";
+    let mut component = bench.shell("worker", script);
+    component.stop_grace = Duration::from_millis(100);
+    component.liveness = Some(Liveness {
+        sign: Sign::Notify {
+            socket: bench.dir.path().join("notify"),
+            first: Duration::from_millis(300),
+        },
+        every: Duration::from_millis(50),
+        patience: Duration::from_millis(300),
+    });
+    bench.supervisor.start(component).await.unwrap();
+    let first = bench.pid("worker").unwrap();
+    let (_, reason, message, warning) = bench.report().await;
+    assert_eq!((reason.as_str(), warning), ("Restarted", true));
+    assert!(
+        message.contains("no sign of life") && message.contains("signal 9"),
+        "{message}"
+    );
+    assert!(!alive(first));
+    let (_, reason, ..) = bench.report().await;
+    assert_eq!(reason, "Recovered");
+    bench.supervisor.stop_all().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_noted_is_not_left_running() {
+    let mut bench = Bench::new();
+    // Stands for a full disk: the directory of the records cannot be made.
+    fs::write(bench.dir.path().join("children"), "").unwrap();
+    let component = bench.shell("worker", "echo $$ >> pids; exec sleep 1000");
+    bench.supervisor.start(component).await.unwrap_err();
+    let (_, reason, message, _) = bench.report().await;
+    assert_eq!(reason, "Restarted");
+    assert!(message.contains("noting it in"), "{message}");
+    bench.supervisor.stop_all().await;
+    let pids = fs::read_to_string(bench.dir.path().join("pids")).unwrap_or_default();
+    assert!(pids.lines().all(|pid| !alive(pid.parse().unwrap())));
 }
 
 #[tokio::test]
@@ -197,6 +255,7 @@ fn a_successor_takes_over_what_runs_and_replaces_what_changed() {
         cwd: dir.path().to_owned(),
         readiness: Readiness::Running,
         start_deadline: Duration::from_secs(10),
+        liveness: None,
         stop_grace: Duration::from_secs(10),
     };
     let pid = |name: &str| -> i64 {

@@ -14,3 +14,5 @@ pub mod message;
 pub mod names;
 pub mod node;
 pub mod pod;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;

@@ -28,6 +28,11 @@ pub const MANAGED_LABEL: &str = "k8s.mesosphere.io/managed";
 /// Taint (NoSchedule) of a node whose agent is unreachable. Never NoExecute: the default
 /// tolerations do not name it, so it would evict at once.
 pub const AGENT_UNREACHABLE_TAINT: &str = "k8s.mesosphere.io/agent-unreachable";
+/// Taint (NoSchedule) of a node whose agent an operator is about to maintain.
+pub const AGENT_MAINTENANCE_TAINT: &str = "k8s.mesosphere.io/agent-maintenance";
+/// Node annotation that people and installers set: the node is emptied and given back to Mesos. Its
+/// value says for how long disruption budgets hold, `10m` for instance.
+pub const DRAIN: &str = "k8s.mesosphere.io/drain";
 /// Default scheduler name, the one that pods get which name none.
 pub const DEFAULT_SCHEDULER: &str = "default-scheduler";
 /// Default name of the framework.

@@ -8,6 +8,7 @@
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// `TaskInfo.data` of a node task (JSON).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -108,14 +109,21 @@ pub struct Overhead {
 }
 
 /// The node's programs and images: one archive, named by its digest.
+pub type Payload = Artifact;
+
+/// A file that agents fetch, named by its digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Payload {
+pub struct Artifact {
     /// Where it can be fetched; tried in this order. `http`, `https` and `file`.
     pub urls: Vec<String>,
-    /// SHA-256 of the archive, 64 lower-case hexadecimal digits.
+    /// SHA-256 of the file, 64 lower-case hexadecimal digits.
     pub sha256: String,
-    /// Size of the archive in bytes.
+    /// Size of the file in bytes.
     pub size: u64,
+    /// CA certificates (PEM) that `https` places are checked against; empty: those that the
+    /// machine trusts.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub ca: String,
 }
 
 /// Options that an operator may set, each with upstream's default.
@@ -130,6 +138,65 @@ pub struct NodeOptions {
     pub kube_proxy_args: Vec<String>,
     /// Mirrors of registries: `(host or "_default", URL)`.
     pub registry_mirrors: Vec<(String, String)>,
+    /// PEM certificates of authorities of registries, besides those of the machine.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub registry_cas: Vec<String>,
+    /// The way to registries.
+    #[serde(skip_serializing_if = "HttpProxy::is_none")]
+    pub http_proxy: HttpProxy,
+}
+
+/// The HTTP proxy through which images are pulled.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HttpProxy {
+    /// Proxy for `http://`, a URL.
+    pub http: Option<String>,
+    /// Proxy for `https://`, a URL.
+    pub https: Option<String>,
+    /// Names, domains and ranges that are reached without it.
+    pub no_proxy: Vec<String>,
+}
+
+impl HttpProxy {
+    /// Whether there is none.
+    pub fn is_none(&self) -> bool {
+        self.http.is_none() && self.https.is_none()
+    }
+}
+
+/// What may change while a node lives and its pods run.
+///
+/// Everything else of a [`NodeConfig`] is Mesos' grant or the node's identity, and stays.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Revision {
+    /// The cluster.
+    pub cluster: ClusterConfig,
+    /// The node's programs and images.
+    pub payload: Artifact,
+    /// Options.
+    #[serde(default)]
+    pub options: NodeOptions,
+    /// The executor's own program; `None`: it stays what it is.
+    #[serde(default)]
+    pub executor: Option<Artifact>,
+}
+
+impl Revision {
+    /// Names it: the first 16 hexadecimal digits of a SHA-256 over everything that a node would
+    /// have to be changed for. Places to fetch from and the addresses of API servers are left
+    /// out, since they move without anything becoming different.
+    pub fn digest(&self) -> String {
+        let mut same = self.clone();
+        same.cluster.api_servers.clear();
+        for artifact in std::iter::once(&mut same.payload).chain(&mut same.executor) {
+            artifact.urls.clear();
+            artifact.ca.clear();
+        }
+        let json = serde_json::to_vec(&same).expect("plain data has a JSON form");
+        let digest = Sha256::digest(json);
+        digest.iter().take(8).map(|b| format!("{b:02x}")).collect()
+    }
 }
 
 /// Why a node config could not be read.
@@ -143,8 +210,69 @@ impl NodeConfig {
         Ok(serde_json::from_slice(data)?)
     }
 
+    /// What of it may change. The executor's program is not in it.
+    pub fn revision(&self) -> Revision {
+        Revision {
+            cluster: self.cluster.clone(),
+            payload: self.payload.clone(),
+            options: self.options.clone(),
+            executor: None,
+        }
+    }
+
+    /// The same node after that change.
+    pub fn revised(&self, revision: &Revision) -> Self {
+        Self {
+            cluster: revision.cluster.clone(),
+            payload: revision.payload.clone(),
+            options: revision.options.clone(),
+            ..self.clone()
+        }
+    }
+
     /// Writes `TaskInfo.data`.
     pub fn to_data(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("plain data has a JSON form")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::node_config;
+
+    #[test]
+    fn a_revision_is_named_by_what_a_node_would_have_to_change_for() {
+        let revision = node_config().revision();
+        let digest = revision.digest();
+        assert_eq!(digest.len(), 16);
+
+        let mut moved = revision.clone();
+        moved.payload.urls = vec!["http://elsewhere/p".to_owned()];
+        moved.cluster.api_servers = vec!["192.0.2.200:6443".to_owned()];
+        assert_eq!(moved.digest(), digest);
+
+        let mut upgraded = revision.clone();
+        upgraded.payload.sha256 = "1".repeat(64);
+        assert_ne!(upgraded.digest(), digest);
+        let mut louder = revision.clone();
+        louder.options.verbosity = Some(4);
+        assert_ne!(louder.digest(), digest);
+        let mut newer = revision.clone();
+        newer.executor = Some(newer.payload.clone());
+        assert_ne!(newer.digest(), digest);
+    }
+
+    #[test]
+    fn a_revised_node_keeps_what_mesos_granted_and_who_it_is() {
+        let node = node_config();
+        let mut revision = node.revision();
+        revision.payload.sha256 = "1".repeat(64);
+        let revised = node.revised(&revision);
+        assert_eq!(revised.payload.sha256, "1".repeat(64));
+        assert_eq!(revised.revision(), revision);
+        assert_eq!(
+            (revised.node_name, revised.ports, revised.allocatable),
+            (node.node_name, node.ports, node.allocatable)
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! What executors have noted before they made it (`<node>/cleanup`, written by the executor; its
+//! What executors have noted before they made it (`cleanup/<node>`, written by the executor; its
 //! guard and its next start read it too): cgroups, links, tables, rules, mounted directories. Here
 //! for the case that neither guard nor executor lives any more.
 //!
@@ -35,10 +35,13 @@ pub enum Leftover {
 
 /// What the nodes below a data directory have noted.
 pub fn noted(data_dir: &Path) -> Vec<Leftover> {
-    std::fs::read_dir(data_dir.join("nodes"))
+    std::fs::read_dir(data_dir.join("cleanup"))
         .into_iter()
         .flatten()
-        .filter_map(|e| std::fs::read_to_string(e.ok()?.path().join("cleanup")).ok())
+        .flatten()
+        // The guards' logs and the like lie beside, with a leading dot.
+        .filter(|e| !e.file_name().to_string_lossy().starts_with('.'))
+        .filter_map(|e| std::fs::read_to_string(e.path()).ok())
         .flat_map(|text| text.lines().filter_map(parse).collect::<Vec<_>>())
         .collect()
 }
@@ -83,10 +86,11 @@ mod tests {
     #[test]
     fn notes_are_read_and_unknown_ones_passed_over() {
         let dir = tempfile::tempdir().unwrap();
-        let node = dir.path().join("nodes/node-1");
-        std::fs::create_dir_all(&node).unwrap();
+        let notes = dir.path().join("cleanup");
+        std::fs::create_dir_all(&notes).unwrap();
+        std::fs::write(notes.join(".node-1.log"), "link\tnone\n").unwrap();
         std::fs::write(
-            node.join("cleanup"),
+            notes.join("node-1"),
             "owner\t12\t34\tboot\nlink\tk8s0badcafe\nnft-table\tinet\tk8s0badcafe\n\
              iptables\tiptables\tfilter\tFORWARD\t-i\tk8s0badcafe\t-j\tACCEPT\n\
              iptables\trm\tfilter\t-rf\ncgroup\t/sys/fs/cgroup/pids/x\nfuture\tthing\n",

@@ -2,11 +2,13 @@
 //! machine: a loop that turns what happens into events and carries out effects.
 
 mod replace;
+mod revise;
 mod runtime;
 pub mod startup;
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,11 +22,13 @@ use crate::cgroup::{self, CgroupError};
 use crate::core::task::TaskId;
 use crate::core::{Core, Effect, Event, HandoverError, Millis, NodeState, PodLimits};
 use crate::layout::Paths;
+use crate::payload::Payload;
 use crate::report::{NodeCommand, NodeEvent};
 use crate::supervise::Backoff;
+use revise::Fetched;
 use runtime::{Prepared, Runtime};
 
-pub use replace::resume_bytes;
+pub use replace::{CHECK_HANDOVER, check_handover, resume_bytes};
 
 /// How often time is told to the state machine.
 const TICK: Duration = Duration::from_secs(1);
@@ -32,6 +36,8 @@ const TICK: Duration = Duration::from_secs(1);
 const EMPTY_EVERY: Duration = Duration::from_millis(100);
 /// How often memory is let go of that is not needed while nothing much happens.
 const SLIM_EVERY: Duration = Duration::from_secs(300);
+/// What the node half may have to say before the loop has time for it.
+const NODE_EVENTS: usize = 256;
 /// Calls to the agent that may be under way at once.
 const CALLS: usize = 16;
 
@@ -75,6 +81,8 @@ enum Internal {
     NodeStopped,
     /// A delayed start of the node half is due.
     StartNode(Box<seam::node::NodeConfig>),
+    /// What a revision needs is here, or why it is not.
+    Fetched(Result<Fetched, String>),
 }
 
 struct Loop {
@@ -91,11 +99,17 @@ struct Loop {
     limits_complained: bool,
     emptying: HashSet<String>,
     calls: Arc<Semaphore>,
+    /// Of the node half that is current; an earlier one speaks into the void.
     node_events: mpsc::Sender<NodeEvent>,
+    node_rx: mpsc::Receiver<NodeEvent>,
     reports: mpsc::Sender<ToFramework>,
     internal: mpsc::Sender<Internal>,
     subscribed: bool,
     replacement_wanted: bool,
+    /// A program for the executor that was fetched, and is not in its place yet.
+    program: Option<PathBuf>,
+    /// Keeps what the node was before, and what it will be, from being removed.
+    payloads: Vec<Payload>,
     exit: Option<bool>,
 }
 
@@ -124,7 +138,7 @@ pub async fn run(options: Options) -> Result<bool, LoopError> {
         unacknowledged_updates,
     };
     let (handle, mut agent) = mesos::executor::spawn(config)?;
-    let (node_events, mut node_rx) = mpsc::channel(256);
+    let (node_events, node_rx) = mpsc::channel(NODE_EVENTS);
     let (reports, mut reports_rx) = mpsc::channel(64);
     let (internal, mut internal_rx) = mpsc::channel(16);
     let mut state = Loop {
@@ -142,10 +156,13 @@ pub async fn run(options: Options) -> Result<bool, LoopError> {
         emptying: HashSet::new(),
         calls: Arc::new(Semaphore::new(CALLS)),
         node_events,
+        node_rx,
         reports,
         internal,
         subscribed: false,
         replacement_wanted: false,
+        program: None,
+        payloads: Vec::new(),
         exit: None,
     };
     let mut tick = tokio::time::interval(TICK);
@@ -163,10 +180,11 @@ pub async fn run(options: Options) -> Result<bool, LoopError> {
                     state.event(Event::Shutdown);
                 }
             },
-            Some(event) = node_rx.recv() => state.event(Event::Node(event)),
+            Some(event) = state.node_rx.recv() => state.event(Event::Node(event)),
             Some(report) = reports_rx.recv() => state.tell(&report),
             Some(internal) = internal_rx.recv() => state.internal(internal),
             _ = tick.tick() => {
+                state.follow_grant();
                 state.apply_limits();
                 state.event(Event::Tick);
             }
@@ -293,6 +311,9 @@ impl Loop {
                     Ok(ToExecutor::ApiServers { servers }) => {
                         self.event(Event::ApiServers(servers));
                     }
+                    Ok(ToExecutor::Revise { digest, revision }) => {
+                        self.event(Event::Revise { digest, revision });
+                    }
                     // Of a newer framework; messages are never needed.
                     Err(error) => tracing::warn!("a message that cannot be read: {error}"),
                 }
@@ -322,6 +343,7 @@ impl Loop {
             Internal::GuardGone => self.guard_gone(),
             Internal::NodeStopped => self.event(Event::NodeStopped),
             Internal::StartNode(config) => self.start_node(*config),
+            Internal::Fetched(outcome) => self.revision_fetched(outcome),
         }
     }
 
@@ -353,6 +375,10 @@ impl Loop {
                     self.start_node(*config);
                 }
             }
+            Effect::Fetch(revision) => self.fetch_revision(*revision),
+            Effect::ReplaceExecutor => self.replacement_wanted = true,
+            Effect::RestartNode(config) => self.restart_node(*config),
+            Effect::ForgetFormer => self.forget_former(),
             Effect::Limits(limits) => {
                 self.limits = Some(limits);
                 self.limits_due = true;
@@ -439,10 +465,18 @@ impl Loop {
         }
     }
 
+    /// On cgroup v2: the CPU that Mesos lets the container have.
+    fn follow_grant(&mut self) {
+        let mirror = self.runtime.as_mut().and_then(|r| r.mirror.as_mut());
+        if let Some(Err(error)) = mirror.map(cgroup::Mirror::update) {
+            self.complain(&error);
+        }
+    }
+
     fn complain(&mut self, error: &CgroupError) {
         // Lowering may take until the kernel has reclaimed; it is tried again each tick.
         if !error.retryable() && !std::mem::replace(&mut self.limits_complained, true) {
-            tracing::warn!("limits of the pods: {error}");
+            tracing::warn!("limits of the node: {error}");
         }
     }
 

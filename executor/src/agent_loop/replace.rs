@@ -1,5 +1,6 @@
 //! The executor replaces itself: `exec` of its program, keeping its pid, its children, its
-//! namespaces and its place in Mesos. SIGHUP asks for it, after a new program was put in place.
+//! namespaces and its place in Mesos. The framework asks for it with another revision; SIGHUP does,
+//! after a new program was put in place by hand.
 
 use std::ffi::OsString;
 use std::io::{self, Read, Seek, Write};
@@ -11,9 +12,25 @@ use std::process::Command;
 use rustix::fs::MemfdFlags;
 
 use super::Loop;
+use crate::core::{Core, Event};
 
 /// The hidden option that names the open file with the predecessor's state.
 pub const RESUME: &str = "--resume-fd";
+
+/// First argument of the program that is asked whether it can go on from a predecessor's state,
+/// which it reads from its standard input.
+pub const CHECK_HANDOVER: &str = "check-handover";
+
+/// The answer to that: whether the state can be read.
+pub fn check_handover() -> Result<(), String> {
+    let mut bytes = Vec::new();
+    std::io::stdin()
+        .read_to_end(&mut bytes)
+        .map_err(|error| format!("reading the state: {error}"))?;
+    Core::resume([0; 32], &bytes)
+        .map(drop)
+        .map_err(|error| error.to_string())
+}
 
 impl Loop {
     /// Replaces the executor as soon as that is safe: not while the agent is away (one that comes
@@ -27,9 +44,17 @@ impl Loop {
             return;
         };
         self.replacement_wanted = false;
-        // Returns only if it failed; then everything goes on as before.
-        let error = exec(&bytes);
+        let placed = match (self.program.take(), own_program()) {
+            (Some(new), Ok(place)) => std::fs::rename(new, place),
+            (Some(_), Err(error)) => Err(error),
+            (None, _) => Ok(()),
+        };
+        // `exec` returns only if it failed; then everything goes on as before.
+        let error = placed.map_or_else(|error| error, |()| exec(&bytes));
         tracing::error!("replacing the executor: {error}");
+        self.event(Event::NotReplaced(format!(
+            "the executor could not replace itself: {error}"
+        )));
     }
 }
 
@@ -54,7 +79,7 @@ fn exec(bytes: &[u8]) -> io::Error {
 }
 
 /// The path that this program was started from; a new file may be there by now.
-fn own_program() -> io::Result<PathBuf> {
+pub(super) fn own_program() -> io::Result<PathBuf> {
     let path = std::env::current_exe()?;
     let text = path.to_string_lossy();
     Ok(text

@@ -4,18 +4,20 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use seam::node::NodeConfig;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{Internal, Loop};
-use crate::cgroup::{self, CgroupSetup};
+use crate::cgroup::{self, CgroupSetup, Mirror};
 use crate::cri;
 use crate::guard::manifest::{Leftover, Manifest, Owner, beside};
 use crate::guard::{self, GuardError};
 use crate::layout::{NodePaths, Paths};
+use crate::node::life::life_start;
 use crate::payload::{self, Payload};
 use crate::pidfd::PidFd;
 use crate::report::{NodeCommand, NodeContext, NodeEvent};
@@ -29,14 +31,16 @@ const CONTAINERS_MAX: Duration = Duration::from_secs(300);
 /// What runs.
 pub struct Runtime {
     pub cgroups: CgroupSetup,
+    pub mirror: Option<Mirror>,
     pub commands: Option<mpsc::Sender<NodeCommand>>,
     paths: NodePaths,
     manifest: Arc<Manifest>,
     supervisor: Supervisor,
     stop: CancellationToken,
+    node_half: Option<JoinHandle<()>>,
     guard_cgroups: Vec<PathBuf>,
-    // Held so that nobody removes the payload.
-    _payload: Payload,
+    /// Held so that nobody removes it.
+    payload: Payload,
 }
 
 /// What the preparation yields.
@@ -206,23 +210,14 @@ impl Loop {
             cleanup: Arc::clone(&manifest),
             events: self.node_events.clone(),
             stop: stop.clone(),
+            since: if self.core.is_revising() {
+                SystemTime::now()
+            } else {
+                life_start()
+            },
         };
-        let guard_cgroups = cgroups.dirs(&cgroups.guard);
-        self.runtime = Some(Runtime {
-            cgroups,
-            commands: Some(commands),
-            paths,
-            manifest,
-            supervisor,
-            stop,
-            guard_cgroups,
-            _payload: payload,
-        });
-        self.limits_due = true;
-        self.apply_limits();
-        self.watch_guard(guard);
         let events = self.node_events.clone();
-        tokio::spawn(async move {
+        let node_half = tokio::spawn(async move {
             let node = tokio::spawn(crate::node::run(context, commands_rx));
             if let Err(error) = node.await {
                 let failed = NodeEvent::Failed {
@@ -232,6 +227,25 @@ impl Loop {
                 let _ = events.send(failed).await;
             }
         });
+        let former = self.runtime.replace(Runtime {
+            guard_cgroups: cgroups.dirs(&cgroups.guard),
+            mirror: Mirror::new(&cgroups),
+            cgroups,
+            commands: Some(commands),
+            paths,
+            manifest,
+            supervisor,
+            stop,
+            node_half: Some(node_half),
+            payload,
+        });
+        // While a revision is under way it may become this one again.
+        if let Some(former) = former.filter(|_| self.core.is_revising()) {
+            self.payloads.push(former.payload);
+        }
+        self.limits_due = true;
+        self.apply_limits();
+        self.watch_guard(guard);
     }
 
     pub(super) fn watch_guard(&self, guard: OwnedFd) {
@@ -301,6 +315,13 @@ impl Loop {
 }
 
 impl Runtime {
+    /// Tells the node half to end; its components run on. Returns what to wait for.
+    pub(super) fn end_node_half(&mut self) -> Option<JoinHandle<()>> {
+        self.stop.cancel();
+        self.commands = None;
+        self.node_half.take()
+    }
+
     async fn stop(self, grace: Duration, give_up: bool) {
         self.supervisor.stop("kubelet").await;
         cri::end_all(&self.paths.containerd_socket(), grace).await;

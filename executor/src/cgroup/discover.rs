@@ -163,7 +163,15 @@ impl Discovered {
                 .find_map(|h| up_to(&h.own, container_id))
                 .unwrap_or_else(|| own.clone()),
         };
+        let granted = match self.version {
+            CgroupVersion::V1 => None,
+            CgroupVersion::V2 => self
+                .hierarchies
+                .first()
+                .and_then(|h| up_to(&h.own, container_id)),
+        };
         Ok(CgroupSetup {
+            granted,
             version: self.version,
             hierarchies: self.hierarchies,
             hybrid: self.hybrid,
@@ -255,6 +263,17 @@ mod tests {
             .unwrap();
         assert_eq!(setup.version, CgroupVersion::V2);
         assert_eq!(setup.base, "/k8sm/abc");
+        assert_eq!(setup.granted.as_deref(), Some("/mesos/abc"));
+    }
+
+    #[test]
+    fn on_v2_without_mesos_linux_launcher_there_is_no_grant_to_follow() {
+        let mounts = "25 20 0:22 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n";
+        let setup = parse(mounts, "0::/system.slice/mesos-agent.service\n")
+            .unwrap()
+            .plan("abc")
+            .unwrap();
+        assert_eq!(setup.granted, None);
     }
 
     #[test]

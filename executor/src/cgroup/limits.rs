@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::{CgroupError, CgroupSetup, CgroupVersion};
+use super::{CgroupError, CgroupSetup, CgroupVersion, Mirror};
 use crate::core::PodLimits;
 
 /// Below this the pods' cgroup cannot even hold its own bookkeeping.
@@ -21,7 +21,12 @@ pub fn apply(setup: &CgroupSetup, limits: &PodLimits) -> Result<(), CgroupError>
     if let Some(dir) = setup.dir_of("cpu", &setup.node) {
         cpu_weight(setup.version, &dir, limits.node_cpu_millis)?;
     }
-    if own_base && let Some(dir) = setup.dir_of("cpu", &setup.base) {
+    // Where Mesos says what the whole may have, its word counts.
+    let mirrored = Mirror::new(setup).is_some_and(|mirror| mirror.grants_cpu());
+    if own_base
+        && !mirrored
+        && let Some(dir) = setup.dir_of("cpu", &setup.base)
+    {
         let all = limits.cpu_millis.saturating_add(limits.node_cpu_millis);
         cpu_weight(setup.version, &dir, all)?;
     }

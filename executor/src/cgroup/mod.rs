@@ -13,6 +13,7 @@
 mod discover;
 pub mod kill;
 mod limits;
+mod mirror;
 mod setup;
 
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 use crate::guard::manifest::Leftover;
 pub use discover::{Discovered, Hierarchy, discover, parse};
 pub use limits::apply;
+pub use mirror::Mirror;
 
 /// Which kind of cgroups the machine has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +45,8 @@ pub struct CgroupSetup {
     pub hybrid: Option<Hierarchy>,
     /// The executor's own tree: the Mesos container's cgroup or `/k8sm/<container id>`.
     pub base: String,
+    /// On v2: Mesos' cgroup of the container, if its launcher made one. See [`Mirror`].
+    pub granted: Option<String>,
     /// `<base>/k8s`: kubelet's `cgroupRoot`. Its limit is the executor's.
     pub pods: String,
     /// `<base>/k8s/shims`: containerd's `ShimCgroup`.

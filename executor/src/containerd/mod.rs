@@ -6,6 +6,7 @@
 pub mod collect;
 pub mod config;
 pub mod images;
+pub mod outside;
 
 /// containerd's namespace of everything that kubelet starts.
 pub const NAMESPACE: &str = "k8s.io";

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use mesos::pb;
 use seam::message::ToFramework;
-use seam::node::NodeConfig;
+use seam::node::{NodeConfig, Revision};
 
 use super::limits::PodLimits;
+use super::revise::Fetched;
 use super::task::TaskId;
 use crate::report::{NodeEvent, PodRef};
 
@@ -53,6 +54,17 @@ pub enum Event {
     },
     /// The framework sent the API servers' addresses.
     ApiServers(Vec<String>),
+    /// The framework wants the node to be of another revision.
+    Revise {
+        /// The framework's name for it.
+        digest: String,
+        /// What it shall be.
+        revision: Box<Revision>,
+    },
+    /// What [`Effect::Fetch`] asked for is here, or why it is not.
+    Fetched(Result<Fetched, String>),
+    /// [`Effect::ReplaceExecutor`] failed; everything is as before.
+    NotReplaced(String),
     /// The agent wants the executor to end, or has been away for longer than it may.
     Shutdown,
     /// The node half reports.
@@ -75,6 +87,15 @@ pub enum Effect {
     Send(Box<pb::executor::call::Update>),
     /// Bring up the node.
     StartNode(Box<NodeConfig>),
+    /// Fetch the payload and the executor's program. Answered by [`Event::Fetched`].
+    Fetch(Box<Revision>),
+    /// Become the program that was fetched, as soon as the agent is there. Answered by
+    /// [`Event::NotReplaced`], or by nothing at all.
+    ReplaceExecutor,
+    /// End the node half, not its processes, and start it with that configuration at once.
+    RestartNode(Box<NodeConfig>),
+    /// What the node was before is not needed any more.
+    ForgetFormer,
     /// Set what all pods together may use.
     Limits(PodLimits),
     /// Delete a pod through the API.

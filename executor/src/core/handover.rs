@@ -11,6 +11,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
 
+use super::revise::Stage;
 use super::task::{NodeTask, PodTaskState, TaskId};
 use super::updates::{Queued, Updates};
 use super::{Core, NodeState};
@@ -34,6 +35,11 @@ pub enum HandoverError {
     /// Not now; try again when the node is up or down for good.
     #[error("the executor cannot replace itself while the node is {0:?}; try again later")]
     Busy(NodeState),
+    /// Not now; try again when the node is of the new revision.
+    #[error(
+        "the executor cannot replace itself while its node is brought to another revision; try again later"
+    )]
+    Revising,
     /// The bytes are not a handover.
     #[error("the predecessor's handover cannot be read: {0}")]
     Unreadable(#[from] serde_json::Error),
@@ -53,6 +59,11 @@ impl Core {
     pub fn hand_over(&self) -> Result<Vec<u8>, HandoverError> {
         if !matches!(self.state, NodeState::Absent | NodeState::Up) || self.ending.is_some() {
             return Err(HandoverError::Busy(self.state));
+        }
+        if let Some(revising) = &self.revising
+            && !matches!(revising.stage, Stage::Fetching | Stage::Replacing)
+        {
+            return Err(HandoverError::Revising);
         }
         let handover = Handover {
             version: VERSION,

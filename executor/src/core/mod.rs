@@ -10,6 +10,7 @@ mod handover;
 mod limits;
 mod node;
 mod pods;
+mod revise;
 pub mod task;
 pub mod updates;
 
@@ -24,6 +25,7 @@ use rand::rngs::StdRng;
 pub use event::{Effect, Event, Millis, Refusal};
 pub use handover::{Handover, HandoverError};
 pub use limits::PodLimits;
+pub use revise::Fetched;
 
 use crate::report::{PodObservation, PodRef};
 use task::{NodeTask, PodTaskState, TaskId};
@@ -98,6 +100,7 @@ pub struct Core {
     /// When to end without waiting longer.
     farewell: Option<Millis>,
     exiting: bool,
+    revising: Option<revise::Revising>,
 }
 
 impl Core {
@@ -116,6 +119,7 @@ impl Core {
             last_word: None,
             farewell: None,
             exiting: false,
+            revising: None,
         }
     }
 
@@ -127,6 +131,12 @@ impl Core {
     /// The node task's data, once there is one.
     pub fn node_config(&self) -> Option<&seam::node::NodeConfig> {
         self.node.as_ref().map(|n| &n.config)
+    }
+
+    /// The node half is to bring the node to another revision: what kubelet said of its Node
+    /// before says nothing.
+    pub fn is_revising(&self) -> bool {
+        self.revising.is_some()
     }
 
     /// What SUBSCRIBE must carry.
@@ -154,6 +164,9 @@ impl Core {
                 }
                 out.push(Effect::ApiServers(servers));
             }
+            Event::Revise { digest, revision } => self.revise(digest, revision, &mut out),
+            Event::Fetched(outcome) => self.fetched(outcome, &mut out),
+            Event::NotReplaced(message) => self.not_replaced(message, &mut out),
             Event::Shutdown => self.stop(Ending::Shutdown, &mut out),
             Event::Node(event) => self.node_event(now, event, &mut out),
             Event::Emptied { uid } => self.emptied(now, &uid, &mut out),

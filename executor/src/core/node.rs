@@ -82,6 +82,7 @@ impl Core {
                         self.report(&id, Status::new(TaskState::Running));
                     }
                 }
+                self.ready_for_revision(out);
                 self.start_waiting_pods(now);
             }
             NodeEvent::NotReady { reason } => {
@@ -96,6 +97,9 @@ impl Core {
                     NodeState::Absent | NodeState::Stopping | NodeState::Ended => {}
                     NodeState::Starting => self.stop(Ending::Failed(told), out),
                     NodeState::Up => {
+                        if self.failed_for_revision(&told, out) {
+                            return;
+                        }
                         // Its pods run on; the node half begins again and takes over what runs.
                         out.push(Effect::Tell(ToFramework::Component {
                             component,
@@ -136,6 +140,7 @@ impl Core {
         self.ending = Some(ending);
         self.state = NodeState::Stopping;
         self.node_ready = false;
+        self.revising = None;
         out.push(Effect::StopNode { give_up });
     }
 

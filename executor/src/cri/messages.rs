@@ -17,6 +17,13 @@ pub enum ContainerState {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
+pub struct VersionRequest {}
+
+/// The runtime's name and versions; that it comes is all that is of interest.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct VersionResponse {}
+
+#[derive(Clone, PartialEq, prost::Message)]
 pub struct ContainerStateValue {
     #[prost(enumeration = "ContainerState", tag = "1")]
     pub state: i32,

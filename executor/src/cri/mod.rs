@@ -1,6 +1,6 @@
 //! The few calls of the Container Runtime Interface (`runtime.v1`) that the executor makes
-//! itself, when kubelet has been stopped: which containers run, and end one with its own stop
-//! signal and grace. gRPC is HTTP/2 with frames of five bytes and a message, so this is all of it.
+//! itself: whether the runtime answers, and when kubelet has been stopped which containers run,
+//! and to end one with its own stop signal and grace. gRPC is HTTP/2 with frames of five bytes and a message, so this is all of it.
 
 mod end;
 mod messages;
@@ -97,6 +97,14 @@ impl Cri {
             let _ = connection.await;
         });
         Ok(Self { requests })
+    }
+
+    /// Asks for its version: that it answers shows that it works.
+    pub async fn version(&self) -> Result<(), CriError> {
+        let _: messages::VersionResponse = self
+            .call("Version", &messages::VersionRequest {}, DEADLINE)
+            .await?;
+        Ok(())
     }
 
     /// The containers that run.

@@ -145,7 +145,7 @@ pub fn arguments(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::testing::node_config;
+    use seam::testing::node_config;
 
     fn environment(cgroup_version: CgroupVersion) -> KubeletEnvironment {
         KubeletEnvironment {

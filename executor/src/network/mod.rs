@@ -5,7 +5,7 @@
 //! | part | what |
 //! |---|---|
 //! | [`spec`], [`address`] | what is wanted, checked |
-//! | [`plan`], [`rules`], [`cni`] | what follows, pure |
+//! | [`plan`], [`rules`], [`cni`], [`loopback`] | what follows, pure |
 //! | [`observe`], [`command`], [`sysctl`] | the machine |
 //! | [`occupancy`] | one node per network namespace |
 //! | [`peers`] | the other nodes, from the Kubernetes API |
@@ -16,6 +16,7 @@
 pub mod address;
 pub mod cni;
 pub mod command;
+pub mod loopback;
 pub mod observe;
 pub mod occupancy;
 pub mod peers;
@@ -25,7 +26,7 @@ pub mod spec;
 pub mod sweep;
 pub mod sysctl;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rand::Rng;
@@ -36,6 +37,7 @@ use crate::credentials::api::Backoff;
 use crate::guard::manifest::{Leftover, Manifest, ManifestError};
 use cni::FilterBackend;
 use command::CommandError;
+use loopback::LoopbackPort;
 use occupancy::{Claim, Holder, Occupied};
 use plan::{Changes, Impossible, Peer};
 use rules::{ForeignChain, IptablesRule, NftListing};
@@ -107,6 +109,7 @@ pub struct Network {
     spec: NetworkSpec,
     backend: FilterBackend,
     mtu: u32,
+    loopback: watch::Sender<Option<BTreeSet<LoopbackPort>>>,
     _claim: Claim,
 }
 
@@ -176,6 +179,7 @@ impl Network {
             spec,
             backend,
             mtu,
+            loopback: watch::channel(None).0,
             _claim: claim,
         };
         network.masquerade(cleanup).await?;
@@ -202,6 +206,12 @@ impl Network {
         self.mtu
     }
 
+    /// Where to say which ports of loopback addresses belong to pods; [`Self::maintain`] maps them.
+    /// Until the pods are known (`None`), what an earlier process mapped stays.
+    pub fn loopback_ports(&self) -> watch::Sender<Option<BTreeSet<LoopbackPort>>> {
+        self.loopback.clone()
+    }
+
     /// Keeps everything as it should be until `stop`: routes to the other nodes as they come and
     /// go, rules and links when somebody removes them. `troubles` hears of each change between
     /// well (`None`) and not. Until the first list of nodes has come, existing routes stay.
@@ -213,12 +223,26 @@ impl Network {
         mut troubles: impl FnMut(Option<String>),
     ) {
         let mut last: Option<String> = None;
+        let mut loopback = self.loopback.subscribe();
+        // Whether no port is known to be mapped.
+        let mut unmapped = false;
         let mut backoff = Backoff::up_to(RESYNC);
         loop {
             let wanted = nodes.borrow_and_update().clone();
             let mut period = RESYNC.mul_f64(rand::rng().random_range(0.8..1.2));
-            let trouble = match self.resync(wanted.as_ref(), cleanup).await {
+            let ports = loopback.borrow_and_update().clone();
+            let done = async {
+                let mut refused = self.resync(wanted.as_ref(), cleanup).await?;
+                if let Some(ports) = &ports
+                    && !(ports.is_empty() && unmapped)
+                {
+                    refused.extend(self.map_loopback(ports).await?);
+                }
+                Ok::<_, NetworkError>(refused)
+            };
+            let trouble = match done.await {
                 Ok(refused) => {
+                    unmapped = ports.is_some_and(|ports| ports.is_empty());
                     backoff.reset();
                     Some(refused.join("; ")).filter(|all| !all.is_empty())
                 }
@@ -234,6 +258,7 @@ impl Network {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(period) => {}
+                Ok(()) = loopback.changed() => {}
                 changed = nodes.changed() => {
                     let wait = if changed.is_ok() { GATHER } else { period };
                     tokio::select! {
@@ -268,6 +293,24 @@ impl Network {
         self.masquerade(cleanup).await?;
         self.accept(cleanup).await?;
         Ok(refused)
+    }
+
+    /// Ports of loopback addresses; gives the reason why there are none.
+    async fn map_loopback(
+        &self,
+        ports: &BTreeSet<LoopbackPort>,
+    ) -> Result<Option<String>, NetworkError> {
+        match self.backend {
+            FilterBackend::Nftables => {
+                let script = loopback::script(&self.spec.names, ports);
+                command::run("nft", &["-f", "-"], Some(&script)).await?;
+                Ok(None)
+            }
+            FilterBackend::Iptables => Ok((!ports.is_empty()).then(|| {
+                "host ports on loopback addresses need nftables: Linux 5.13 and `nft` 1.0.1, or later"
+                    .to_owned()
+            })),
+        }
     }
 
     /// Source NAT.

@@ -163,7 +163,7 @@ fn kind(kind: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::testing::node_config;
+    use seam::testing::node_config;
 
     // As iproute2 6.1 shows a bridge, a VXLAN device and the link of the node's address.
     const LINKS: &str = r#"[

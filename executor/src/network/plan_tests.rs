@@ -1,7 +1,7 @@
 //! Tests of the plan.
 
 use super::*;
-use crate::node::testing::node_config;
+use seam::testing::node_config;
 
 fn spec() -> NetworkSpec {
     NetworkSpec::new(&node_config(), "0badcafe").unwrap()

@@ -277,7 +277,7 @@ pub fn nft_accepts(spec: &NetworkSpec, chain: &ForeignChain) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::testing::node_config;
+    use seam::testing::node_config;
 
     fn spec() -> NetworkSpec {
         NetworkSpec::new(&node_config(), "0badcafe").unwrap()

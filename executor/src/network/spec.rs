@@ -172,7 +172,7 @@ impl NetworkSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::testing::node_config;
+    use seam::testing::node_config;
 
     fn broken(change: impl FnOnce(&mut NodeConfig)) -> String {
         let mut node = node_config();

@@ -10,19 +10,20 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::life::kubernetes_time;
 use super::prepare::{self, Prepared};
 use super::running::Commands;
 use super::{NodeError, kube_proxy};
 use crate::balancer::Balancer;
-use crate::component::{Component, Readiness};
+use crate::component::{Component, Liveness, Readiness, Sign};
 use crate::containerd::images::Ctr;
+use crate::containerd::outside;
 use crate::credentials::api::{ApiAccess, Backoff, Identity};
 use crate::credentials::proxy::{ProxyCertificate, ProxyCertificateError};
 use crate::credentials::store::Validity;
@@ -32,17 +33,27 @@ use crate::network::{self, Network};
 use crate::pods;
 use crate::report::{NodeContext, NodeEvent};
 
-/// From start to a socket that answers; loading many images' metadata takes a while.
-const CONTAINERD_DEADLINE: Duration = Duration::from_secs(60);
-/// From start to a health check that answers.
-const KUBE_PROXY_DEADLINE: Duration = Duration::from_secs(60);
+/// From start to a socket that answers: loading many images' metadata takes a while, and slow
+/// machines need a multiple of it. Who ends with an error is started again at once.
+const CONTAINERD_DEADLINE: Duration = Duration::from_secs(180);
+/// From start to a health check that answers. It waits for the addresses that kubelet writes into
+/// the Node, so it has more time than kubelet, whose reasons tell more.
+const KUBE_PROXY_DEADLINE: Duration = Duration::from_secs(500);
 /// kubelet is watched through the Node it writes; this only covers the start of its process.
 const KUBELET_DEADLINE: Duration = Duration::from_secs(10);
 /// From here to kubelet's certificate and a Node that is Ready. Approval waits for the framework,
-/// which may be starting itself.
-const READY_DEADLINE: Duration = Duration::from_secs(300);
+/// which may be starting itself. Within the framework's own time for a node's start (600 s).
+const READY_DEADLINE: Duration = Duration::from_secs(480);
 /// How long components may take to end.
 const STOP_GRACE: Duration = Duration::from_secs(10);
+/// How often a component is asked whether it still works.
+const LIVENESS_EVERY: Duration = Duration::from_secs(10);
+/// A component without a sign of life for so long hangs. Machines under load are slow to answer
+/// (a minute was seen), and a restart there makes it worse, so this is long.
+const LIVENESS_PATIENCE: Duration = Duration::from_secs(180);
+/// kubelet's watchdog (`WATCHDOG_USEC`): it looks at itself twice in that time, its own criterion
+/// being a sync loop that has not gone round for five minutes.
+const KUBELET_WATCHDOG: Duration = Duration::from_secs(30);
 /// How often a file that kubelet will write is looked for.
 const FILE_POLL: Duration = Duration::from_millis(100);
 
@@ -87,13 +98,20 @@ pub async fn bring_up(
         context,
         started: Instant::now(),
     };
-    let since = life_start();
     let prepared = {
         let context = context.clone();
         tokio::task::spawn_blocking(move || prepare::prepare(&context))
             .await
             .map_err(|e| NodeError::of("node", e))??
     };
+    let kubelet = kubelet(context, &prepared);
+    let since = if context.supervisor.runs(&kubelet) {
+        // It goes on, and writes its Node only every few minutes while nothing changes.
+        SystemTime::UNIX_EPOCH
+    } else {
+        context.since
+    };
+    let since = kubernetes_time(since);
     for message in &prepared.warnings {
         warn(context, "node", "Degraded", message).await;
     }
@@ -133,7 +151,7 @@ pub async fn bring_up(
         progress.done("containerd is up").await;
         forget_reservations(&ctr, &prepared, &network).await?;
         import(context, &ctr, prepared.images.images.iter().take(1)).await?;
-        start(context, kubelet(context, &prepared)).await?;
+        start(context, kubelet).await?;
         progress.done("kubelet runs").await;
         import(context, &ctr, prepared.images.images.iter().skip(1)).await?;
         progress.done("images are there").await;
@@ -153,11 +171,12 @@ pub async fn bring_up(
         let (access, watches) = (kubelet_access.clone(), watches.clone());
         let file = prepared.files.kubelet_certificate.clone();
         let (events, name) = (context.events.clone(), node.node_name.clone());
+        let loopback = network.loopback_ports();
         async move {
             wait_for_certificate(&file, &watches).await;
             tokio::join!(
                 pods::node::watch_node(&access, &name, &since, &ready_tx, &watches),
-                pods::watch::watch(&access, &name, &events, &watches),
+                pods::watch::watch(&access, &name, &events, &loopback, &watches),
             );
         }
     });
@@ -330,28 +349,34 @@ fn explain(mut error: NodeError, state: &pods::node::Readiness) -> NodeError {
 }
 
 /// The environment of a component that reads that configuration. The configuration's digest is in
-/// it, so that a component that still runs with an older one is started anew.
+/// it, so that a component that still runs with an older one is started anew. Programs are found by
+/// a path that stays when the payload changes: shims of pods that live on look for runc in it.
 fn environment(context: &NodeContext, config: &Path) -> Vec<(String, String)> {
-    let bin = context.payload.0.join("bin");
+    let bin = context.paths.programs().join("bin");
     // It was written a moment ago; if it is gone now, the component says so itself.
     let digest = Sha256::digest(fs::read(config).unwrap_or_default());
-    let digest: String = digest.iter().map(|b| format!("{b:02x}")).collect();
     vec![
-        ("K8SM_CONFIG_SHA256".to_owned(), digest),
+        ("K8SM_CONFIG_SHA256".to_owned(), hex(&digest)),
         ("PATH".to_owned(), format!("{}:{TOOL_PATH}", bin.display())),
         ("HOME".to_owned(), context.paths.root.display().to_string()),
     ]
 }
 
+fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|b| format!("{b:02x}")).collect()
+}
+
 fn containerd(context: &NodeContext, prepared: &Prepared) -> Component {
     let mut env = environment(context, &prepared.files.containerd);
-    // The way to registries may lead through a proxy, which the operator gave to the agent.
-    for name in ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"] {
-        for name in [name.to_owned(), name.to_lowercase()] {
-            if let Ok(value) = std::env::var(&name) {
-                env.push((name, value));
-            }
-        }
+    let options = &context.config.options;
+    env.extend(outside::proxy(
+        &options.http_proxy,
+        &context.config.cluster,
+        |name| std::env::var(name).ok(),
+    ));
+    if !options.registry_cas.is_empty() {
+        let digest = hex(&Sha256::digest(options.registry_cas.join("\n")));
+        env.extend(outside::trust(&context.paths.registry_cas(), &digest));
     }
     let config = prepared.files.containerd.display();
     Component {
@@ -362,12 +387,26 @@ fn containerd(context: &NodeContext, prepared: &Prepared) -> Component {
         cwd: context.paths.root.clone(),
         readiness: Readiness::UnixSocket(context.paths.containerd_socket()),
         start_deadline: CONTAINERD_DEADLINE,
+        liveness: Some(Liveness {
+            sign: Sign::ContainerRuntime(context.paths.containerd_socket()),
+            every: LIVENESS_EVERY,
+            patience: LIVENESS_PATIENCE,
+        }),
         stop_grace: STOP_GRACE,
     }
 }
 
 fn kubelet(context: &NodeContext, prepared: &Prepared) -> Component {
     let files = &prepared.files;
+    let socket = context.paths.kubelet_notify_socket();
+    let mut env = environment(context, &files.kubelet);
+    env.extend([
+        ("NOTIFY_SOCKET".to_owned(), socket.display().to_string()),
+        (
+            "WATCHDOG_USEC".to_owned(),
+            KUBELET_WATCHDOG.as_micros().to_string(),
+        ),
+    ]);
     Component {
         name: "kubelet".to_owned(),
         program: context.payload.bin("kubelet"),
@@ -378,10 +417,18 @@ fn kubelet(context: &NodeContext, prepared: &Prepared) -> Component {
             &files.bootstrap_kubeconfig,
             &context.paths.pki(),
         ),
-        env: environment(context, &files.kubelet),
+        env,
         cwd: context.paths.root.clone(),
         readiness: Readiness::Running,
         start_deadline: KUBELET_DEADLINE,
+        liveness: Some(Liveness {
+            sign: Sign::Notify {
+                socket,
+                first: READY_DEADLINE * 2,
+            },
+            every: KUBELET_WATCHDOG / 2,
+            patience: LIVENESS_PATIENCE,
+        }),
         stop_grace: STOP_GRACE,
     }
 }
@@ -398,54 +445,16 @@ fn kube_proxy_component(context: &NodeContext, prepared: &Prepared) -> Component
             path: "/healthz".to_owned(),
         },
         start_deadline: KUBE_PROXY_DEADLINE,
+        // Unlike `/healthz`, which also tells load balancers to go elsewhere, it fails only when
+        // the rules have not been brought up to date for long.
+        liveness: Some(Liveness {
+            sign: Sign::Http {
+                address: (context.config.node_ip, context.config.ports.proxy_health).into(),
+                path: "/livez".to_owned(),
+            },
+            every: LIVENESS_EVERY,
+            patience: LIVENESS_PATIENCE,
+        }),
         stop_grace: STOP_GRACE,
-    }
-}
-
-/// From when on kubelet's word counts, as Kubernetes writes times: the beginning of this process,
-/// which replacing itself by `exec` does not change, because kubelet goes on meanwhile. A second
-/// node in the same process begins when it begins.
-fn life_start() -> String {
-    static HAD_A_NODE: AtomicBool = AtomicBool::new(false);
-    if HAD_A_NODE.swap(true, Ordering::Relaxed) {
-        kubernetes_time(SystemTime::now())
-    } else {
-        kubernetes_time(process_start())
-    }
-}
-
-fn process_start() -> SystemTime {
-    /// Linux shows times of `/proc` in hundredths of a second (USER_HZ) on every architecture.
-    const TICKS_PER_SECOND: u64 = 100;
-    let age = || {
-        let start = crate::guard::manifest::start_time(std::process::id().cast_signed())?;
-        let uptime = fs::read_to_string("/proc/uptime").ok()?;
-        let uptime: f64 = uptime.split_whitespace().next()?.parse().ok()?;
-        let start = Duration::from_millis(start * 1000 / TICKS_PER_SECOND);
-        Some(Duration::from_secs_f64(uptime).saturating_sub(start))
-    };
-    SystemTime::now() - age().unwrap_or_default()
-}
-
-fn kubernetes_time(time: SystemTime) -> String {
-    let second = time
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs();
-    k8s_openapi::jiff::Timestamp::from_second(i64::try_from(second).unwrap_or_default())
-        .map(|t| t.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
-        .unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_written_as_kubernetes_writes_them() {
-        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_247_999_999);
-        assert_eq!(kubernetes_time(time), "2026-11-21T07:59:59Z");
-        let start = process_start();
-        assert!(start.elapsed().unwrap() < Duration::from_secs(3600));
     }
 }

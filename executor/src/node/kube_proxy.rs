@@ -63,7 +63,7 @@ pub fn arguments(node: &NodeConfig, config_file: &Path) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::testing::node_config;
+    use seam::testing::node_config;
 
     #[test]
     fn kube_proxy_leaves_the_machines_own_settings_alone() {

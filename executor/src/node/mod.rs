@@ -8,11 +8,10 @@
 
 pub mod bring_up;
 pub mod kube_proxy;
+pub mod life;
 pub mod mounts;
 pub mod prepare;
 pub mod running;
-#[cfg(test)]
-pub mod testing;
 
 use tokio::sync::mpsc;
 

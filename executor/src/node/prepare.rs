@@ -2,7 +2,7 @@
 //! nothing that is right.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use nix::sys::resource::{Resource, getrlimit};
@@ -11,6 +11,7 @@ use super::mounts::{self, Bind};
 use super::{NodeError, kube_proxy};
 use crate::containerd::config::{ContainerdConfig, registry_hosts};
 use crate::containerd::images::PayloadImages;
+use crate::containerd::outside;
 use crate::credentials::store::{self, Validity};
 use crate::kubelet::capacity::Capacity;
 use crate::kubelet::config::{self as kubelet_config, KubeletEnvironment};
@@ -130,6 +131,9 @@ pub fn prepare(context: &NodeContext) -> Result<Prepared, NodeError> {
     std::os::unix::fs::symlink(paths.containerd_socket(), &socket)
         .map_err(|e| of_node(&format!("linking {}: {e}", socket.display())))?;
 
+    point_to(&paths.programs(), &context.payload.0)
+        .map_err(|e| of_node(&format!("linking {}: {e}", paths.programs().display())))?;
+
     let mut warnings = Vec::new();
     write_containerd(context, &files, &images)?;
     let oom_score_adj = if has_sys_resource() { -999 } else { 0 };
@@ -148,6 +152,20 @@ pub fn prepare(context: &NodeContext) -> Result<Prepared, NodeError> {
         oom_score_adj,
         warnings,
     })
+}
+
+/// Makes a symbolic link, or lets it point elsewhere, at one instant.
+fn point_to(link: &Path, target: &Path) -> std::io::Result<()> {
+    if fs::read_link(link).is_ok_and(|now| now == target) {
+        return Ok(());
+    }
+    let new = link.with_extension("new");
+    match fs::remove_file(&new) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    std::os::unix::fs::symlink(target, &new)?;
+    fs::rename(&new, link)
 }
 
 fn write_containerd(
@@ -175,6 +193,8 @@ fn write_containerd(
         fs::create_dir_all(&dir).map_err(|e| of(&format!("making {}: {e}", dir.display())))?;
         store::write_public(&dir.join("hosts.toml"), text.as_bytes()).map_err(|e| of(&e))?;
     }
+    write_authorities(&paths.registry_cas(), &context.config.options.registry_cas)
+        .map_err(|e| of(&e))?;
     let config = ContainerdConfig {
         root: paths.containerd_root(),
         state: paths.containerd_state(),
@@ -187,6 +207,23 @@ fn write_containerd(
         restrict_oom_score_adj: !has_sys_resource(),
     };
     store::write_public(&files.containerd, config.render().as_bytes()).map_err(|e| of(&e))
+}
+
+/// Writes the authorities of registries; those that were taken away go.
+fn write_authorities(dir: &Path, cas: &[String]) -> Result<(), String> {
+    let said = |e: &dyn std::fmt::Display| format!("registries' authorities: {e}");
+    match fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(said(&e)),
+        _ => {}
+    }
+    if cas.is_empty() {
+        return Ok(());
+    }
+    fs::create_dir_all(dir).map_err(|e| said(&e))?;
+    for (name, pem) in outside::authorities(cas) {
+        store::write_public(&dir.join(name), pem.as_bytes()).map_err(|e| said(&e))?;
+    }
+    Ok(())
 }
 
 fn write_kubelet(

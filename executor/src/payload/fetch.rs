@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use sha2::{Digest, Sha256};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter};
 
 use super::{PayloadError, Source};
 
@@ -15,6 +15,8 @@ const ROUNDS: u32 = 4;
 const PAUSE: Duration = Duration::from_secs(1);
 /// Longest time for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes that go to disk at once: each write is a trip to another thread.
+const WRITE_SIZE: usize = 1 << 20;
 /// Longest silence while bytes come.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -56,7 +58,7 @@ pub async fn fetch(source: &Source, archive: &Path) -> Result<(), PayloadError> 
 }
 
 struct Sink<'a> {
-    file: tokio::fs::File,
+    file: BufWriter<tokio::fs::File>,
     hash: Sha256,
     taken: u64,
     source: &'a Source,
@@ -76,7 +78,7 @@ impl Sink<'_> {
         self.file
             .write_all(bytes)
             .await
-            .map_err(|e| Failure::Fatal(PayloadError::io("writing", self.archive)(e)))
+            .map_err(|e| Failure::Fatal(PayloadError::writing("writing", self.archive)(e)))
     }
 
     async fn finish(mut self) -> Result<(), Failure> {
@@ -100,20 +102,20 @@ impl Sink<'_> {
         }
         let synced = async {
             self.file.flush().await?;
-            self.file.sync_all().await
+            self.file.get_ref().sync_all().await
         };
         synced
             .await
-            .map_err(|e| Failure::Fatal(PayloadError::io("writing", self.archive)(e)))
+            .map_err(|e| Failure::Fatal(PayloadError::writing("writing", self.archive)(e)))
     }
 }
 
 async fn one(url: &str, source: &Source, archive: &Path) -> Result<(), Failure> {
     let file = tokio::fs::File::create(archive)
         .await
-        .map_err(|e| Failure::Fatal(PayloadError::io("making", archive)(e)))?;
+        .map_err(|e| Failure::Fatal(PayloadError::writing("making", archive)(e)))?;
     let mut sink = Sink {
-        file,
+        file: BufWriter::with_capacity(WRITE_SIZE, file),
         hash: Sha256::new(),
         taken: 0,
         source,
@@ -133,7 +135,7 @@ async fn one(url: &str, source: &Source, archive: &Path) -> Result<(), Failure> 
             }
         }
     } else if url.starts_with("http://") || url.starts_with("https://") {
-        http(url, &mut sink).await?;
+        http(url, source, &mut sink).await?;
     } else {
         return Err(Failure::Elsewhere(
             "only file, http and https are understood".to_owned(),
@@ -142,24 +144,34 @@ async fn one(url: &str, source: &Source, archive: &Path) -> Result<(), Failure> 
     sink.finish().await
 }
 
-async fn http(url: &str, sink: &mut Sink<'_>) -> Result<(), Failure> {
+async fn http(url: &str, source: &Source, sink: &mut Sink<'_>) -> Result<(), Failure> {
     // With its causes, but without the URL, which is named already.
-    let elsewhere = |error: reqwest::Error| {
-        let error = error.without_url();
-        let mut text = error.to_string();
-        let mut cause = std::error::Error::source(&error);
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        Failure::Elsewhere(text)
+    let elsewhere = |error: reqwest::Error| Failure::Elsewhere(chain(&error.without_url()));
+    let bad = |reason: String| {
+        Failure::Fatal(PayloadError::BadCa {
+            sha256: source.sha256.clone(),
+            reason,
+        })
     };
-    let client = reqwest::Client::builder()
+    let mut client = reqwest::Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(READ_TIMEOUT)
-        .build()
-        .map_err(elsewhere)?;
+        .read_timeout(READ_TIMEOUT);
+    if !source.ca.is_empty() {
+        let certificates = reqwest::Certificate::from_pem_bundle(source.ca.as_bytes())
+            .map_err(|e| bad(e.to_string()))?;
+        if certificates.is_empty() {
+            return Err(bad("there is none in them".to_owned()));
+        }
+        client = client.tls_certs_only(certificates);
+    }
+    // What is between the marks of a certificate is looked at here.
+    let client = client.build().map_err(|error| {
+        if source.ca.is_empty() {
+            elsewhere(error)
+        } else {
+            bad(chain(&error.without_url()))
+        }
+    })?;
     let answer = client.get(url).send().await.map_err(elsewhere)?;
     if !answer.status().is_success() {
         return Err(Failure::Elsewhere(format!(
@@ -172,4 +184,16 @@ async fn http(url: &str, sink: &mut Sink<'_>) -> Result<(), Failure> {
         sink.take(&chunk.map_err(elsewhere)?).await?;
     }
     Ok(())
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }

@@ -63,6 +63,22 @@ pub enum PayloadError {
         /// Where.
         dir: PathBuf,
     },
+    /// The space ended while it was written.
+    #[error("writing {}: {source}: make room, or set the executor's --data-dir elsewhere", path.display())]
+    Full {
+        /// What was written.
+        path: PathBuf,
+        /// The kernel's word.
+        source: io::Error,
+    },
+    /// The certificates that its places are to be checked against are none.
+    #[error("payload {sha256}: the CA certificates for its places cannot be read: {reason}")]
+    BadCa {
+        /// Its digest.
+        sha256: String,
+        /// Why not.
+        reason: String,
+    },
     /// The archive has the right digest and is still not usable.
     #[error("payload {sha256}: {reason}")]
     BadArchive {
@@ -89,10 +105,25 @@ pub enum PayloadError {
 impl PayloadError {
     /// Whether the same may work later.
     pub fn retryable(&self) -> bool {
-        matches!(
-            self,
-            Self::Fetch { .. } | Self::NoSpace { .. } | Self::Locked(_)
-        )
+        match self {
+            Self::Fetch { .. } | Self::NoSpace { .. } | Self::Full { .. } | Self::Locked(_) => true,
+            Self::BadDigest(_)
+            | Self::BadSize { .. }
+            | Self::BadArchive { .. }
+            | Self::BadCa { .. }
+            | Self::Io { .. } => false,
+        }
+    }
+
+    /// A file operation that failed, a full disk told apart.
+    fn writing(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::Full { path, source }
+            }
+            _ => Self::io(action, &path)(source),
+        }
     }
 
     fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
@@ -116,18 +147,9 @@ pub struct Payload {
 /// Makes sure that a payload is there, fetching it if need be.
 pub async fn provide(paths: &Paths, source: &Source) -> Result<Payload, PayloadError> {
     let sha256 = &source.sha256;
-    let hexadecimal = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    if sha256.len() != 64 || !sha256.bytes().all(hexadecimal) {
-        return Err(PayloadError::BadDigest(sha256.clone()));
-    }
-    if source.size == 0 || source.size > SIZE_MAX {
-        return Err(PayloadError::BadSize {
-            sha256: sha256.clone(),
-            size: source.size,
-        });
-    }
+    accept(source)?;
     let root = paths.payloads();
-    fs::create_dir_all(&root).map_err(PayloadError::io("making", &root))?;
+    fs::create_dir_all(&root).map_err(PayloadError::writing("making", &root))?;
     let dir = paths.payload(sha256);
     let lock_path = root.join(format!("{sha256}.lock"));
     let lock = File::options()
@@ -135,7 +157,7 @@ pub async fn provide(paths: &Paths, source: &Source) -> Result<Payload, PayloadE
         .truncate(false)
         .write(true)
         .open(&lock_path)
-        .map_err(PayloadError::io("opening", &lock_path))?;
+        .map_err(PayloadError::writing("opening", &lock_path))?;
     if !dir.exists() {
         let locked = lock_exclusively(&lock, &lock_path, &dir, sha256).await?;
         if locked && !dir.exists() {
@@ -188,20 +210,52 @@ fn share(lock: &File) -> io::Result<()> {
     }
 }
 
-async fn fetch_and_unpack(root: &Path, dir: &Path, source: &Source) -> Result<(), PayloadError> {
+/// Fetches one file, checked, into `path`; a file that is right already stays.
+pub async fn fetch_file(paths: &Paths, source: &Source, path: &Path) -> Result<(), PayloadError> {
+    accept(source)?;
+    let dir = path.parent().unwrap_or_else(|| paths.data_dir());
+    room_for(dir, source.size, source)?;
+    let fetched = fetch::fetch(source, path).await;
+    if fetched.is_err() {
+        let _ = fs::remove_file(path);
+    }
+    fetched
+}
+
+/// Whether that can be an artifact at all.
+fn accept(source: &Source) -> Result<(), PayloadError> {
     let sha256 = &source.sha256;
-    let needed = source.size.saturating_mul(SPACE_FACTOR);
-    let stat = rustix::fs::statvfs(root)
-        .map_err(|e| PayloadError::io("measuring free space of", root)(e.into()))?;
+    let hexadecimal = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    if sha256.len() != 64 || !sha256.bytes().all(hexadecimal) {
+        return Err(PayloadError::BadDigest(sha256.clone()));
+    }
+    if source.size == 0 || source.size > SIZE_MAX {
+        return Err(PayloadError::BadSize {
+            sha256: sha256.clone(),
+            size: source.size,
+        });
+    }
+    Ok(())
+}
+
+fn room_for(dir: &Path, needed: u64, source: &Source) -> Result<(), PayloadError> {
+    let stat = rustix::fs::statvfs(dir)
+        .map_err(|e| PayloadError::io("measuring free space of", dir)(e.into()))?;
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
     if free < needed {
         return Err(PayloadError::NoSpace {
-            sha256: sha256.clone(),
+            sha256: source.sha256.clone(),
             needed,
             free,
-            dir: root.to_owned(),
+            dir: dir.to_owned(),
         });
     }
+    Ok(())
+}
+
+async fn fetch_and_unpack(root: &Path, dir: &Path, source: &Source) -> Result<(), PayloadError> {
+    let sha256 = &source.sha256;
+    room_for(root, source.size.saturating_mul(SPACE_FACTOR), source)?;
     let archive = root.join(format!(".{sha256}.archive"));
     let unpacked = root.join(format!(".{sha256}.unpacking"));
     let result = async {

@@ -32,6 +32,7 @@ fn source(bytes: &[u8], urls: Vec<String>) -> Source {
             .map(|b| format!("{b:02x}"))
             .collect(),
         size: bytes.len() as u64,
+        ca: String::new(),
     }
 }
 
@@ -144,6 +145,7 @@ async fn a_payload_beyond_the_free_space_is_refused_before_it_is_fetched() {
         urls: vec!["file:///nonexistent".to_owned()],
         sha256: "0".repeat(64),
         size: SIZE_MAX,
+        ca: String::new(),
     };
     // Four times 8 GiB; where that much is free the fetch fails instead.
     let error = provide(&place.paths, &source).await.unwrap_err();
@@ -163,6 +165,7 @@ async fn a_digest_that_is_none_never_becomes_a_path() {
         urls: vec![],
         sha256: "../../etc".to_owned(),
         size: 1,
+        ca: String::new(),
     };
     let error = provide(&place.paths, &source).await.unwrap_err();
     assert!(matches!(error, PayloadError::BadDigest(_)));
@@ -187,4 +190,116 @@ async fn two_executors_fetch_once_and_an_unused_payload_goes() {
     assert!(place.paths.payload(&source.sha256).exists(), "to be kept");
     remove_unused(&place.paths, "another");
     assert!(!place.paths.payload(&source.sha256).exists());
+}
+
+/// Serves the bytes by HTTPS; returns the place and the certificate of the authority.
+async fn https(bytes: Vec<u8>) -> (String, String) {
+    // Another test may have been faster.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let names = vec!["127.0.0.1".to_owned()];
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(names).unwrap();
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![cert.der().clone()],
+            rustls::pki_types::PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap(),
+        )
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/p.tar", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        while let Ok((stream, _)) = listener.accept().await {
+            // A client that does not trust us ends here.
+            let Ok(mut stream) = acceptor.accept(stream).await else {
+                continue;
+            };
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).await;
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                bytes.len()
+            );
+            let _ = stream.write_all(head.as_bytes()).await;
+            let _ = stream.write_all(&bytes).await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    (url, cert.pem())
+}
+
+#[tokio::test]
+async fn an_https_place_is_checked_against_the_given_authority() {
+    let place = Place::new();
+    let bytes = archive(GOOD, true);
+    let (url, ca) = https(bytes.clone()).await;
+    let mut source = source(&bytes, vec![url]);
+    source.ca = ca;
+    let payload = provide(&place.paths, &source).await.unwrap();
+    assert!(payload.dir.bin("kubelet").exists());
+}
+
+#[tokio::test]
+async fn an_https_place_of_another_authority_is_refused_with_the_reason() {
+    let place = Place::new();
+    let bytes = archive(GOOD, true);
+    let (url, _) = https(bytes.clone()).await;
+    let (_, ca) = https(Vec::new()).await;
+    let mut source = source(&bytes, vec![url]);
+    source.ca = ca;
+    let error = provide(&place.paths, &source)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.to_lowercase().contains("certificate"), "{error}");
+}
+
+#[tokio::test]
+async fn certificates_that_are_none_are_refused_and_not_tried_again() {
+    let place = Place::new();
+    for ca in [
+        "no certificate",
+        "-----BEGIN CERTIFICATE-----\nbm9uZQ==\n-----END CERTIFICATE-----\n",
+    ] {
+        let mut source = source(b"x", vec!["https://127.0.0.1:1/p.tar".to_owned()]);
+        source.ca = ca.to_owned();
+        let error = provide(&place.paths, &source).await.unwrap_err();
+        assert!(error.to_string().contains("CA certificates"), "{error}");
+        assert!(!error.retryable());
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_gets_full_is_named_and_worth_another_try() {
+    let place = Place::new();
+    let bytes = archive(GOOD, false);
+    let url = place.put("p.tar", &bytes);
+    // Each write to it is refused for want of space.
+    let full = Path::new("/dev/full");
+    let error = fetch::fetch(&source(&bytes, vec![url]), full)
+        .await
+        .unwrap_err();
+    assert!(error.retryable(), "{error}");
+    let text = error.to_string();
+    assert!(
+        text.contains("/dev/full") && text.contains("make room"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_program_is_fetched_whole_or_not_at_all() {
+    let place = Place::new();
+    let path = place.dir.path().join("program");
+    let url = place.put("p", b"bytes");
+    let good = source(b"bytes", vec![url.clone()]);
+    fetch_file(&place.paths, &good, &path).await.unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"bytes");
+    let mut bad = source(b"other", vec![url]);
+    bad.size = 5;
+    tokio::time::pause();
+    fetch_file(&place.paths, &bad, &path).await.unwrap_err();
+    assert!(!path.exists());
 }

@@ -1,7 +1,7 @@
 //! Unpacks an archive whose digest was right, trusting nothing in it still.
 
 use std::fs::{self, File};
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -12,6 +12,8 @@ use super::PayloadError;
 
 /// What one archive may unpack to.
 const UNPACKED_MAX: u64 = 16 << 30;
+/// Bytes that are read and written at once.
+const BUFFER: usize = 256 << 10;
 /// How many entries it may have.
 const ENTRIES_MAX: u64 = 100_000;
 
@@ -35,15 +37,16 @@ pub fn unpack(archive: &Path, dir: &Path, sha256: &str) -> Result<(), PayloadErr
         .and_then(|read| file.seek(SeekFrom::Start(0)).map(|_| read))
         .map_err(PayloadError::io("reading", archive))?;
     let reader: Box<dyn Read> = if read == 2 && magic == [0x1f, 0x8b] {
-        Box::new(GzDecoder::new(BufReader::with_capacity(256 << 10, file)))
+        Box::new(GzDecoder::new(BufReader::with_capacity(BUFFER, file)))
     } else {
-        Box::new(BufReader::with_capacity(256 << 10, file))
+        Box::new(BufReader::with_capacity(BUFFER, file))
     };
     let mut archive = tar::Archive::new(reader.take(UNPACKED_MAX));
     let entries = archive
         .entries()
         .map_err(|e| bad(format!("no tar archive: {e}")))?;
     let mut count = 0_u64;
+    let mut buffer = vec![0; BUFFER];
     for entry in entries {
         let mut entry = entry.map_err(|e| bad(format!("after {count} entries: {e}")))?;
         count += 1;
@@ -63,23 +66,20 @@ pub fn unpack(archive: &Path, dir: &Path, sha256: &str) -> Result<(), PayloadErr
         let mode = entry.header().mode().unwrap_or(0o644);
         match entry.header().entry_type() {
             EntryType::Directory => {
-                fs::create_dir_all(&target).map_err(PayloadError::io("making", &target))?;
+                fs::create_dir_all(&target).map_err(PayloadError::writing("making", &target))?;
             }
             EntryType::Regular | EntryType::Continuous => {
                 if let Some(parent) = target.parent() {
-                    fs::create_dir_all(parent).map_err(PayloadError::io("making", parent))?;
+                    fs::create_dir_all(parent).map_err(PayloadError::writing("making", parent))?;
                 }
                 let mut out = File::options()
                     .write(true)
                     .create_new(true)
                     .open(&target)
-                    .map_err(PayloadError::io("making", &target))?;
-                std::io::copy(&mut entry, &mut out).map_err(|e| {
-                    if e.kind() == std::io::ErrorKind::StorageFull {
-                        PayloadError::io("writing", &target)(e)
-                    } else {
-                        bad(format!("`{}`: {e}", name.display()))
-                    }
+                    .map_err(PayloadError::writing("making", &target))?;
+                copy(&mut entry, &mut out, &mut buffer).map_err(|e| match e {
+                    CopyError::Read(e) => bad(format!("`{}`: {e}", name.display())),
+                    CopyError::Write(e) => PayloadError::writing("writing", &target)(e),
                 })?;
                 // No set-uid bits, nothing that others may write.
                 let mode = if mode & 0o111 == 0 { 0o644 } else { 0o755 };
@@ -102,6 +102,25 @@ pub fn unpack(archive: &Path, dir: &Path, sha256: &str) -> Result<(), PayloadErr
     Ok(())
 }
 
+enum CopyError {
+    Read(std::io::Error),
+    Write(std::io::Error),
+}
+
+/// All of an entry. Whose fault it is matters: the archive's, or our disk's.
+fn copy(from: &mut impl Read, to: &mut File, buffer: &mut [u8]) -> Result<(), CopyError> {
+    loop {
+        let length = match from.read(buffer) {
+            Ok(0) => return Ok(()),
+            Ok(length) => length,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(CopyError::Read(error)),
+        };
+        to.write_all(buffer.get(..length).unwrap_or_default())
+            .map_err(CopyError::Write)?;
+    }
+}
+
 /// The path without `.`; `None` when it is absolute or climbs.
 fn safe(path: &Path) -> Option<PathBuf> {
     let mut safe = PathBuf::new();
@@ -113,4 +132,27 @@ fn safe(path: &Path) -> Option<PathBuf> {
         }
     }
     Some(safe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Cut;
+
+    impl Read for Cut {
+        fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::UnexpectedEof.into())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_told_apart_from_a_broken_archive() {
+        let mut full = File::options().write(true).open("/dev/full").unwrap();
+        let copied = copy(&mut &b"bytes"[..], &mut full, &mut [0; 16]);
+        assert!(matches!(copied, Err(CopyError::Write(_))));
+        let mut null = File::options().write(true).open("/dev/null").unwrap();
+        let copied = copy(&mut Cut, &mut null, &mut [0; 16]);
+        assert!(matches!(copied, Err(CopyError::Read(_))));
+    }
 }

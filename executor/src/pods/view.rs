@@ -1,16 +1,40 @@
 //! The parts of a Pod that the executor reads, and what they mean. Pure.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use kube::api::ApiResource;
 use serde::{Deserialize, Serialize};
 
+use crate::network::loopback::{LoopbackPort, Protocol};
 use crate::report::{PodObservation, PodPhase, PodRef};
 
 /// A Pod, trimmed.
-pub type TrimmedPod = kube::core::Object<Ignored, PodStatus>;
+pub type TrimmedPod = kube::core::Object<PodSpec, PodStatus>;
 
-/// `spec` is not read.
+/// Trimmed.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Ignored {}
+#[serde(rename_all = "camelCase", default)]
+pub struct PodSpec {
+    host_network: bool,
+    containers: Vec<Container>,
+    init_containers: Vec<Container>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Container {
+    ports: Vec<ContainerPort>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ContainerPort {
+    container_port: u16,
+    host_port: u16,
+    #[serde(rename = "hostIP")]
+    host_ip: Option<String>,
+    protocol: Option<String>,
+}
 
 /// Trimmed.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -111,6 +135,34 @@ pub fn observe(pod: &TrimmedPod) -> Option<PodObservation> {
     })
 }
 
+/// Ports of loopback addresses that the pod asks for, while it has an address to send them to.
+pub fn loopback_ports(pod: &TrimmedPod) -> Vec<LoopbackPort> {
+    let status = pod.status.as_ref();
+    let ended = status
+        .and_then(|s| s.phase.as_deref())
+        .is_some_and(|phase| matches!(phase, "Succeeded" | "Failed"));
+    let address = status.and_then(|s| s.pod_ip.as_deref()?.parse::<Ipv4Addr>().ok());
+    let Some(address) = address.filter(|_| !ended && !pod.spec.host_network) else {
+        return Vec::new();
+    };
+    let containers = pod.spec.containers.iter().chain(&pod.spec.init_containers);
+    containers
+        .flat_map(|c| &c.ports)
+        .filter_map(|port| {
+            let Ok(IpAddr::V4(on)) = port.host_ip.as_deref()?.parse() else {
+                return None;
+            };
+            (on.is_loopback() && port.host_port != 0).then_some(LoopbackPort {
+                address: on,
+                protocol: Protocol::parse(port.protocol.as_deref())?,
+                port: port.host_port,
+                pod: address,
+                target: port.container_port,
+            })
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,6 +176,34 @@ mod tests {
         }))
         .unwrap();
         observe(&pod).unwrap()
+    }
+
+    #[test]
+    fn only_host_ports_on_loopback_addresses_are_mapped_apart() {
+        let mut pod: TrimmedPod = serde_json::from_value(serde_json::json!({
+            "metadata": {"namespace": "ns", "name": "web", "uid": "u1"},
+            "spec": {"containers": [{"name": "c", "ports": [
+                {"containerPort": 80, "hostPort": 8080, "protocol": "TCP"},
+                {"containerPort": 80, "hostPort": 8080, "hostIP": "192.0.2.1"},
+                {"containerPort": 81, "hostIP": "127.0.0.1"},
+                {"containerPort": 53, "hostPort": 5353, "hostIP": "127.0.0.53", "protocol": "UDP"},
+                {"containerPort": 80, "hostPort": 8080, "hostIP": "::1"}]}]},
+            "status": {"phase": "Running", "podIP": "10.244.1.9"},
+        }))
+        .unwrap();
+        let wanted = LoopbackPort {
+            address: "127.0.0.53".parse().unwrap(),
+            protocol: Protocol::Udp,
+            port: 5353,
+            pod: "10.244.1.9".parse().unwrap(),
+            target: 53,
+        };
+        assert_eq!(loopback_ports(&pod), [wanted]);
+        pod.spec.host_network = true;
+        assert_eq!(loopback_ports(&pod), []);
+        pod.spec.host_network = false;
+        pod.status.as_mut().unwrap().phase = Some("Failed".to_owned());
+        assert_eq!(loopback_ports(&pod), []);
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! The task of one component: start, ready, ended, again.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use seam::message::ToFramework;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::liveness::{self, Notifications};
 use super::process::Process;
 use super::record::{self, Record};
 use super::{Backoff, Settings, State, log, readiness};
@@ -45,10 +47,10 @@ pub async fn run(
     let mut process = child.adopt().await;
     loop {
         let began = Instant::now();
-        let how = match process.take().map_or_else(|| child.start(), Ok) {
-            Ok(process) => {
+        let how = match child.begin(process.take()).await {
+            Ok((process, heard)) => {
                 let how = tokio::select! {
-                    how = child.watch(&process, &mut failed_before) => Some(how),
+                    how = child.watch(&process, &heard, &mut failed_before) => Some(how),
                     () = stop.cancelled() => None,
                 };
                 match how {
@@ -79,9 +81,28 @@ impl Child {
         &self.component.name
     }
 
-    fn start(&self) -> std::io::Result<Process> {
+    /// What runs already, or a new process; and where it is heard.
+    async fn begin(&self, adopted: Option<Process>) -> io::Result<(Process, Notifications)> {
+        // Before the process, which may speak up at once.
+        let heard = Notifications::of(self.component.liveness.as_ref())?;
+        let process = match adopted {
+            Some(process) => process,
+            None => self.start().await?,
+        };
+        Ok((process, heard))
+    }
+
+    async fn start(&self) -> io::Result<Process> {
         let process = Process::start(&self.component, &self.settings, self.definition.clone())?;
-        record::write(&self.settings.records, self.name(), &process.record)?;
+        if let Err(error) = record::write(&self.settings.records, self.name(), &process.record) {
+            // A successor would not find it and start a second one.
+            process.stop(Duration::ZERO).await;
+            let dir = self.settings.records.display();
+            return Err(io::Error::new(
+                error.kind(),
+                format!("noting it in {dir}: {error}"),
+            ));
+        }
         tracing::info!(component = self.name(), pid = process.record.pid, "started");
         Ok(process)
     }
@@ -109,7 +130,12 @@ impl Child {
     }
 
     /// From start to end. Returns how it ended.
-    async fn watch(&self, process: &Process, failed_before: &mut bool) -> String {
+    async fn watch(
+        &self,
+        process: &Process,
+        heard: &Notifications,
+        failed_before: &mut bool,
+    ) -> String {
         let ready = async {
             while !readiness::ready(&self.component.readiness).await {
                 tokio::time::sleep(ASK_EVERY).await;
@@ -132,9 +158,15 @@ impl Child {
             self.report("Recovered", "it is up again".to_owned(), false);
         }
         let log = self.settings.logs.join(format!("{}.log", self.name()));
+        let mut hangs = std::pin::pin!(liveness::lost(self.component.liveness.as_ref(), heard));
         loop {
             tokio::select! {
                 how = process.end() => return how,
+                why = &mut hangs => {
+                    tracing::warn!(component = self.name(), "{why}; it is stopped");
+                    let how = process.stop(self.component.stop_grace).await;
+                    return format!("{why} and was stopped ({how})");
+                }
                 () = tokio::time::sleep(LOG_EVERY) => {
                     if let Err(error) = log::rotate(&log, self.settings.log_bytes) {
                         tracing::warn!(component = self.name(), "rotating its log: {error}");

@@ -1,12 +1,13 @@
 //! Starts the node's processes and keeps them running.
 //!
-//! Each component has a task that starts it, waits until it is ready, waits for its end and
-//! starts it again, with back-off. What runs is noted on disk, so an executor that replaced
+//! Each component has a task that starts it, waits until it is ready, waits for its end (and ends
+//! it when it hangs) and starts it again, with back-off. What runs is noted on disk, so an executor that replaced
 //! itself by `exec` takes its children over instead of starting them again. Output goes to
 //! bounded files, never to pipes, which would break with the executor.
 
 mod backoff;
 mod child;
+mod liveness;
 mod log;
 mod process;
 mod readiness;
@@ -113,13 +114,7 @@ impl Supervisor {
         let name = component.name.clone();
         let deadline = component.start_deadline;
         let log = self.log_of(&name);
-        let running = self.with(|children| {
-            children
-                .get(&name)
-                .filter(|child| child.definition == component && !child.task.is_finished())
-                .map(|child| child.state.clone())
-        });
-        let mut state = if let Some(state) = running {
+        let mut state = if let Some(state) = self.state_of(&component) {
             state
         } else {
             self.stop(&name).await;
@@ -144,6 +139,21 @@ impl Supervisor {
                 })
             }
         }
+    }
+
+    /// Whether the component is up already, by that very definition.
+    pub fn runs(&self, component: &Component) -> bool {
+        self.state_of(component)
+            .is_some_and(|state| *state.borrow() == State::Ready)
+    }
+
+    fn state_of(&self, component: &Component) -> Option<watch::Receiver<State>> {
+        self.with(|children| {
+            children
+                .get(&component.name)
+                .filter(|child| child.definition == *component && !child.task.is_finished())
+                .map(|child| child.state.clone())
+        })
     }
 
     /// Stops a component for good: SIGTERM, its grace, SIGKILL.

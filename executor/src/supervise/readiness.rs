@@ -1,5 +1,6 @@
 //! Asks a component whether it is up.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,7 +18,8 @@ pub async fn ready(readiness: &Readiness) -> bool {
             Readiness::Running => true,
             Readiness::UnixSocket(path) => UnixStream::connect(path).await.is_ok(),
             Readiness::Http { port, path } => {
-                http(*port, path).await.is_some_and(|status| status < 400)
+                let address = SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
+                http(address, path).await.is_some_and(|status| status < 400)
             }
         }
     };
@@ -25,9 +27,9 @@ pub async fn ready(readiness: &Readiness) -> bool {
 }
 
 /// The status of `GET <path>`. Only the first line of the answer is of interest, so no client.
-async fn http(port: u16, path: &str) -> Option<u16> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
-    let request = format!("GET {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\n\r\n");
+pub async fn http(address: SocketAddr, path: &str) -> Option<u16> {
+    let mut stream = TcpStream::connect(address).await.ok()?;
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
     stream.write_all(request.as_bytes()).await.ok()?;
     let mut answer = Vec::with_capacity(16);
     // "HTTP/1.1 200"

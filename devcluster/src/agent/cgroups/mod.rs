@@ -5,6 +5,7 @@
 //! has to live with it: on version 1 foreign cgroups below a container's are ignored and die
 //! with it, on version 2 they fail the agent's recovery, and `memory.events` counts them.
 
+mod files;
 mod v1;
 mod v2;
 
@@ -14,11 +15,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mesos::pb::ResourceStatistics;
+use tokio::time::Instant;
 
 use super::container::{ContainerId, Grant};
+use files::{end_all, make, remove_tree, tree, write};
 
-pub use v1::V1;
-pub use v2::V2;
+use v1::V1;
+use v2::V2;
 
 /// CPU shares (version 1) per CPU.
 const SHARES_PER_CPU: f64 = 1024.0;
@@ -32,6 +35,9 @@ const CFS_PERIOD_US: f64 = 100_000.0;
 const MIN_QUOTA_US: f64 = 1_000.0;
 /// Least memory limit in bytes (Mesos): below it a container could not even start.
 const MIN_MEMORY: u64 = 32 << 20;
+/// How long empty cgroups may take to go: the kernel lets go of them a moment after the last
+/// process.
+const REMOVAL_PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes in a MiB, the unit of Mesos' `mem`.
 pub const MIB: u64 = 1 << 20;
 
@@ -94,9 +100,16 @@ pub struct Wanted {
     pub cfs: bool,
 }
 
-/// The machine's control groups.
+/// The machine's control groups, as far as the agent uses them.
 #[derive(Debug, Clone)]
-pub enum Cgroups {
+pub struct Cgroups {
+    wanted: Wanted,
+    version: Version,
+}
+
+/// What differs between the kernel's two versions.
+#[derive(Debug, Clone)]
+enum Version {
     /// One hierarchy per controller.
     V1(V1),
     /// The unified hierarchy.
@@ -148,105 +161,130 @@ impl Cgroups {
                 .find(|m| !m.unified && m.options.iter().any(|o| o == controller))
                 .map(|m| m.path.clone())
         };
-        if hierarchy("memory").is_some() || hierarchy("freezer").is_some() {
-            return V1::new(root, wanted, hierarchy).map(Self::V1);
-        }
-        match mounts.iter().find(|m| m.unified) {
-            Some(mount) => V2::new(&mount.path, root, wanted).map(Self::V2),
-            None => Err(CgroupError::Unavailable(
+        let version = if hierarchy("memory").is_some() || hierarchy("freezer").is_some() {
+            V1::new(root, wanted, hierarchy).map(Version::V1)?
+        } else if let Some(mount) = mounts.iter().find(|m| m.unified) {
+            V2::new(&mount.path, root, wanted).map(Version::V2)?
+        } else {
+            return Err(CgroupError::Unavailable(
                 "no cgroup file system is mounted; mount one at /sys/fs/cgroup or use the posix \
                  launcher and isolators"
                     .to_owned(),
-            )),
-        }
+            ));
+        };
+        Ok(Self { wanted, version })
+    }
+
+    /// The agent's own cgroup in each hierarchy that it uses, each once.
+    fn roots(&self) -> Vec<&Path> {
+        let mut roots = match &self.version {
+            Version::V1(v1) => v1.roots(),
+            Version::V2(v2) => vec![v2.root()],
+        };
+        // Two controllers may share a hierarchy.
+        let mut seen = std::collections::HashSet::new();
+        roots.retain(|root| seen.insert(*root));
+        roots
+    }
+
+    /// A container's cgroup in each of them.
+    fn directories(&self, id: &ContainerId) -> Vec<PathBuf> {
+        let roots = self.roots().into_iter();
+        roots.map(|root| root.join(id.as_str())).collect()
     }
 
     /// Makes a container's cgroups.
     pub fn create(&self, id: &ContainerId) -> Result<(), CgroupError> {
-        match self {
-            Self::V1(v1) => v1.create(id),
-            Self::V2(v2) => v2.create(id),
+        for path in self.directories(id) {
+            make(&path)?;
+        }
+        match &self.version {
+            Version::V1(_) => Ok(()),
+            Version::V2(v2) => v2.make_leaf(id),
         }
     }
 
     /// Puts a process into them.
     pub fn assign(&self, id: &ContainerId, pid: u32) -> Result<(), CgroupError> {
-        match self {
-            Self::V1(v1) => v1.assign(id, pid),
-            Self::V2(v2) => v2.assign(id, pid),
+        for path in self.directories(id) {
+            let path = match self.version {
+                Version::V1(_) => path,
+                Version::V2(_) => path.join(v2::LEAF),
+            };
+            write(&path.join("cgroup.procs"), &pid.to_string())?;
         }
+        Ok(())
     }
 
     /// Sets what the container may use. A hard memory limit only ever rises.
     pub fn update(&self, id: &ContainerId, grant: &Grant, first: bool) -> Result<(), CgroupError> {
-        match self {
-            Self::V1(v1) => v1.update(id, grant, first),
-            Self::V2(v2) => v2.update(id, grant, first),
+        match &self.version {
+            Version::V1(v1) => v1.update(id, grant, first),
+            Version::V2(v2) => v2.update(id, grant, first),
         }
     }
 
     /// Waits until the container runs out of memory. Never returns where memory is not watched
     /// or the cgroup goes away first.
     pub async fn out_of_memory(&self, id: &ContainerId) -> Result<OutOfMemory, CgroupError> {
-        match self {
-            Self::V1(v1) => v1.out_of_memory(id).await,
-            Self::V2(v2) => v2.out_of_memory(id).await,
+        if !self.wanted.memory {
+            return std::future::pending().await;
+        }
+        match &self.version {
+            Version::V1(v1) => v1.out_of_memory(id).await,
+            Version::V2(v2) => v2.out_of_memory(id).await,
         }
     }
 
     /// Whether the container has a cgroup that knows its processes.
     pub fn exists(&self, id: &ContainerId) -> bool {
-        match self {
-            Self::V1(v1) => v1.exists(id),
-            Self::V2(v2) => v2.exists(id),
-        }
+        self.directories(id).iter().any(|path| path.is_dir())
     }
 
     /// Whether the launcher tracks processes by cgroup.
     pub fn tracks_processes(&self) -> bool {
-        match self {
-            Self::V1(v1) => v1.tracks_processes(),
-            Self::V2(v2) => v2.tracks_processes(),
-        }
+        self.wanted.launcher
     }
 
     /// Kills every process of a container, nested cgroups included, and removes its cgroups.
     pub async fn destroy(&self, id: &ContainerId, patience: Duration) -> Result<(), CgroupError> {
-        match self {
-            Self::V1(v1) => v1.destroy(id, patience).await,
-            Self::V2(v2) => v2.destroy(id, patience).await,
+        let deadline = Instant::now() + patience;
+        if let Version::V1(v1) = &self.version {
+            v1.kill_frozen(id, deadline, patience).await?;
         }
+        for path in self.directories(id) {
+            // Whoever left the freezer's cgroup but stayed in this one dies too.
+            end_all(&path, deadline, patience).await?;
+            remove_tree(&path, REMOVAL_PATIENCE).await?;
+        }
+        Ok(())
     }
 
     /// The containers that have cgroups, found at recovery.
     pub fn recover(&self, known: &[ContainerId]) -> Result<Vec<ContainerId>, CgroupError> {
-        match self {
-            Self::V1(v1) => Ok(v1.recover()),
-            Self::V2(v2) => v2.recover(known),
+        match &self.version {
+            Version::V1(_) => Ok(v1::recover(&self.roots())),
+            Version::V2(v2) => v2.recover(known),
         }
     }
 
     /// Adds what the kernel counts for a container.
     pub fn statistics(&self, id: &ContainerId, statistics: &mut ResourceStatistics) {
-        match self {
-            Self::V1(v1) => v1.statistics(id, statistics),
-            Self::V2(v2) => v2.statistics(id, statistics),
+        match &self.version {
+            Version::V1(v1) => v1.statistics(id, statistics),
+            Version::V2(v2) => v2.statistics(id, statistics),
         }
     }
 
     /// Whether CPU time and memory are counted by cgroup.
     pub fn isolates(&self) -> Wanted {
-        match self {
-            Self::V1(v1) => v1.wanted(),
-            Self::V2(v2) => v2.wanted(),
-        }
+        self.wanted
     }
 
     /// Removes the agent's part of each hierarchy if nothing is left in it.
     pub fn remove_root(&self) {
-        match self {
-            Self::V1(v1) => v1.remove_root(),
-            Self::V2(v2) => v2.remove_root(),
+        for root in self.roots() {
+            let _ = fs::remove_dir(root);
         }
     }
 }
@@ -256,33 +294,16 @@ impl Cgroups {
 pub async fn sweep(root: &str, patience: Duration) -> Result<(), CgroupError> {
     for mount in mounts()? {
         let path = mount.path.join(root);
-        let deadline = tokio::time::Instant::now() + patience;
-        while path.is_dir() {
-            let cgroups = tree(&path);
-            // What is frozen cannot die.
-            for cgroup in cgroups.iter().rev() {
-                for (file, thawed) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
-                    let _ = fs::OpenOptions::new()
-                        .write(true)
-                        .open(cgroup.join(file))
-                        .and_then(|mut f| io::Write::write_all(&mut f, thawed.as_bytes()));
-                }
+        // What is frozen cannot die.
+        for cgroup in tree(&path).iter().rev() {
+            for (file, thawed) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
+                let _ = fs::OpenOptions::new()
+                    .write(true)
+                    .open(cgroup.join(file))
+                    .and_then(|mut f| io::Write::write_all(&mut f, thawed.as_bytes()));
             }
-            let left: Vec<u32> = cgroups.iter().flat_map(|c| processes(c)).collect();
-            if left.is_empty() {
-                break;
-            }
-            if tokio::time::Instant::now() >= deadline {
-                let left = left.len();
-                return Err(CgroupError::Undead {
-                    left,
-                    path,
-                    after: patience,
-                });
-            }
-            left.into_iter().for_each(super::container::kill);
-            tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        end_all(&path, Instant::now() + patience, patience).await?;
         remove_tree(&path, patience).await?;
     }
     Ok(())
@@ -334,78 +355,6 @@ pub fn format_bytes(bytes: u64) -> String {
         }
     }
     format!("{bytes}B")
-}
-
-fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
-    // Control files exist already; `fs::write` would try to truncate them, which is harmless.
-    fs::write(path, value).map_err(io_error("write", path))
-}
-
-fn read(path: &Path) -> Result<String, CgroupError> {
-    fs::read_to_string(path).map_err(io_error("read", path))
-}
-
-fn read_number(path: &Path) -> Option<u64> {
-    fs::read_to_string(path).ok()?.trim().parse().ok()
-}
-
-/// A `key value` table such as `memory.stat`.
-fn read_table(path: &Path) -> std::collections::HashMap<String, u64> {
-    fs::read_to_string(path)
-        .unwrap_or_default()
-        .lines()
-        .filter_map(|line| {
-            let (key, value) = line.split_once(' ')?;
-            Some((key.to_owned(), value.trim().parse().ok()?))
-        })
-        .collect()
-}
-
-/// A cgroup and all below it, the deepest first.
-fn tree(path: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let Ok(entries) = fs::read_dir(path) else {
-        return found;
-    };
-    for entry in entries.flatten() {
-        if entry.file_type().is_ok_and(|t| t.is_dir()) {
-            found.extend(tree(&entry.path()));
-        }
-    }
-    found.push(path.to_owned());
-    found
-}
-
-fn processes(cgroup: &Path) -> Vec<u32> {
-    fs::read_to_string(cgroup.join("cgroup.procs"))
-        .unwrap_or_default()
-        .lines()
-        .filter_map(|line| line.trim().parse().ok())
-        .collect()
-}
-
-/// Removes a cgroup with all below it. Processes that have just ended may keep it busy for a
-/// moment, so it is tried again until the deadline.
-async fn remove_tree(path: &Path, patience: Duration) -> Result<(), CgroupError> {
-    let deadline = tokio::time::Instant::now() + patience;
-    let mut pause = Duration::from_millis(1);
-    loop {
-        let mut refused = None;
-        for cgroup in tree(path) {
-            match fs::remove_dir(&cgroup) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => refused = Some(io_error("remove", &cgroup)(error)),
-            }
-        }
-        match refused {
-            None => return Ok(()),
-            Some(error) if tokio::time::Instant::now() >= deadline => return Err(error),
-            Some(_) => {}
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_millis(100));
-    }
 }
 
 #[cfg(test)]

@@ -11,10 +11,10 @@ use rustix::event::{EventfdFlags, eventfd};
 use tokio::io::Interest;
 use tokio::time::Instant;
 
+use super::files::{processes, read, read_number, read_table, tree, write};
 use super::{
     CFS_PERIOD_US, CgroupError, MIB, MIN_SHARES, OutOfMemory, SHARES_PER_CPU, Wanted, cpu_quota,
-    format_bytes, io_error, memory_limits, processes, read, read_number, read_table, remove_tree,
-    tree, write,
+    format_bytes, io_error, memory_limits,
 };
 use crate::agent::container::{ContainerId, Grant};
 use crate::agent::watch::watch;
@@ -69,37 +69,13 @@ impl V1 {
         Ok(v1)
     }
 
-    /// Each distinct directory of a container, the freezer's first.
-    fn directories(&self, id: &ContainerId) -> Vec<PathBuf> {
-        let mut found: Vec<PathBuf> = Vec::new();
-        for root in [&self.freezer, &self.cpu, &self.cpuacct, &self.memory]
+    /// The agent's cgroup in each hierarchy, the freezer's first.
+    pub(super) fn roots(&self) -> Vec<&Path> {
+        [&self.freezer, &self.cpu, &self.cpuacct, &self.memory]
             .into_iter()
             .flatten()
-        {
-            let path = root.join(id.as_str());
-            if !found.contains(&path) {
-                found.push(path);
-            }
-        }
-        found
-    }
-
-    pub(super) fn create(&self, id: &ContainerId) -> Result<(), CgroupError> {
-        for path in self.directories(id) {
-            match fs::create_dir(&path) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(io_error("make cgroup", &path)(error)),
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn assign(&self, id: &ContainerId, pid: u32) -> Result<(), CgroupError> {
-        for path in self.directories(id) {
-            write(&path.join("cgroup.procs"), &pid.to_string())?;
-        }
-        Ok(())
+            .map(PathBuf::as_path)
+            .collect()
     }
 
     pub(super) fn update(
@@ -170,62 +146,18 @@ impl V1 {
         })
     }
 
-    pub(super) fn exists(&self, id: &ContainerId) -> bool {
-        self.directories(id).iter().any(|path| path.is_dir())
-    }
-
-    pub(super) fn tracks_processes(&self) -> bool {
-        self.freezer.is_some()
-    }
-
-    pub(super) fn wanted(&self) -> Wanted {
-        self.wanted
-    }
-
-    pub(super) async fn destroy(
+    /// Kills what the launcher put into the container: frozen, so that nothing can fork away,
+    /// then thawed, so that it can die. Nothing where the launcher uses no cgroups.
+    pub(super) async fn kill_frozen(
         &self,
         id: &ContainerId,
+        deadline: Instant,
         patience: Duration,
     ) -> Result<(), CgroupError> {
-        let deadline = Instant::now() + patience;
-        if let Some(freezer) = &self.freezer {
-            kill_frozen(&freezer.join(id.as_str()), deadline, patience).await?;
+        match &self.freezer {
+            Some(freezer) => kill_frozen(&freezer.join(id.as_str()), deadline, patience).await,
+            None => Ok(()),
         }
-        for path in self.directories(id) {
-            // Whoever left the freezer's cgroup but stayed in this one dies too.
-            while path.is_dir() {
-                let left: Vec<u32> = tree(&path).iter().flat_map(|c| processes(c)).collect();
-                if left.is_empty() {
-                    break;
-                }
-                left.iter().copied().for_each(super::super::container::kill);
-                if Instant::now() >= deadline {
-                    return Err(CgroupError::Undead {
-                        left: left.len(),
-                        path,
-                        after: patience,
-                    });
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-            remove_tree(&path, Duration::from_secs(5)).await?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn recover(&self) -> Vec<ContainerId> {
-        // Only the first level: whatever is nested below a container's is not ours to judge.
-        let mut found: Vec<ContainerId> = [&self.freezer, &self.cpu, &self.cpuacct, &self.memory]
-            .into_iter()
-            .flatten()
-            .filter_map(|root| fs::read_dir(root).ok())
-            .flat_map(|entries| entries.flatten())
-            .filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir()))
-            .filter_map(|entry| Some(ContainerId::from(entry.file_name().to_str()?)))
-            .collect();
-        found.sort();
-        found.dedup();
-        found
     }
 
     pub(super) fn statistics(&self, id: &ContainerId, s: &mut ResourceStatistics) {
@@ -259,19 +191,24 @@ impl V1 {
             s.mem_unevictable_bytes = total("total_unevictable");
         }
     }
-
-    pub(super) fn remove_root(&self) {
-        for root in [&self.freezer, &self.cpu, &self.cpuacct, &self.memory]
-            .into_iter()
-            .flatten()
-        {
-            let _ = fs::remove_dir(root);
-        }
-    }
 }
 
-/// Kills everything in a freezer cgroup and below: frozen, so that nothing can fork away, then
-/// thawed, so that it can die.
+/// The containers that have a cgroup in any hierarchy. Only the first level: whatever is nested
+/// below a container's is not ours to judge.
+pub(super) fn recover(roots: &[&Path]) -> Vec<ContainerId> {
+    let mut found: Vec<ContainerId> = roots
+        .iter()
+        .filter_map(|root| fs::read_dir(root).ok())
+        .flat_map(|entries| entries.flatten())
+        .filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir()))
+        .filter_map(|entry| Some(ContainerId::from(entry.file_name().to_str()?)))
+        .collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// See [`V1::kill_frozen`].
 async fn kill_frozen(
     path: &Path,
     deadline: Instant,

@@ -1,17 +1,16 @@
 //! Version 2: one cgroup per container, its processes in `leaf`, `cgroup.kill` to end them.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mesos::pb::ResourceStatistics;
 use tokio::io::Interest;
-use tokio::time::Instant;
 
+use super::files::{make, read, read_number, read_table, tree, write};
 use super::{
     CFS_PERIOD_US, CgroupError, MIB, OutOfMemory, WEIGHT_PER_CPU, Wanted, cpu_quota, io_error,
-    memory_limits, processes, read, read_number, read_table, remove_tree, tree, write,
+    memory_limits,
 };
 use crate::agent::container::{ContainerId, Grant};
 use crate::agent::watch::watch;
@@ -21,7 +20,7 @@ use crate::agent::watch::watch;
 const EVENTS_INTERVAL: Duration = Duration::from_secs(1);
 /// Mesos' own cgroup below its root, which is no container's.
 const AGENT: &str = "agent";
-const LEAF: &str = "leaf";
+pub(super) const LEAF: &str = "leaf";
 
 /// The agent's part of the unified hierarchy.
 #[derive(Debug, Clone)]
@@ -71,16 +70,15 @@ impl V2 {
             .collect()
     }
 
-    pub(super) fn create(&self, id: &ContainerId) -> Result<(), CgroupError> {
-        let path = self.path(id);
-        make(&path)?;
-        enable(&path, &self.controllers())?;
-        make(&path.join(LEAF))
+    pub(super) fn root(&self) -> &Path {
+        &self.root
     }
 
-    pub(super) fn assign(&self, id: &ContainerId, pid: u32) -> Result<(), CgroupError> {
-        let path = self.path(id).join(LEAF).join("cgroup.procs");
-        write(&path, &pid.to_string())
+    /// Where the container's processes go: a cgroup that hands controllers down has none itself.
+    pub(super) fn make_leaf(&self, id: &ContainerId) -> Result<(), CgroupError> {
+        let path = self.path(id);
+        enable(&path, &self.controllers())?;
+        make(&path.join(LEAF))
     }
 
     pub(super) fn update(
@@ -114,9 +112,6 @@ impl V2 {
     }
 
     pub(super) async fn out_of_memory(&self, id: &ContainerId) -> Result<OutOfMemory, CgroupError> {
-        if !self.wanted.memory {
-            return std::future::pending().await;
-        }
         let path = self.path(id);
         let events = path.join("memory.events");
         let file = fs::File::open(&events).map_err(io_error("open", &events))?;
@@ -148,49 +143,6 @@ impl V2 {
             ),
             limit_mib: limit.unwrap_or(0) as f64 / MIB as f64,
         })
-    }
-
-    pub(super) fn exists(&self, id: &ContainerId) -> bool {
-        self.path(id).is_dir()
-    }
-
-    pub(super) fn tracks_processes(&self) -> bool {
-        self.wanted.launcher
-    }
-
-    pub(super) fn wanted(&self) -> Wanted {
-        self.wanted
-    }
-
-    pub(super) async fn destroy(
-        &self,
-        id: &ContainerId,
-        patience: Duration,
-    ) -> Result<(), CgroupError> {
-        let path = self.path(id);
-        let deadline = Instant::now() + patience;
-        let kill_file = path.join("cgroup.kill");
-        while path.is_dir() {
-            let left: Vec<u32> = tree(&path).iter().flat_map(|c| processes(c)).collect();
-            if left.is_empty() {
-                break;
-            }
-            if Instant::now() >= deadline {
-                return Err(CgroupError::Undead {
-                    left: left.len(),
-                    path,
-                    after: patience,
-                });
-            }
-            if kill_file.exists() {
-                write(&kill_file, "1")?;
-            } else {
-                // Kernels before 5.14: one by one, again and again.
-                left.into_iter().for_each(super::super::container::kill);
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        remove_tree(&path, Duration::from_secs(5)).await
     }
 
     pub(super) fn recover(&self, known: &[ContainerId]) -> Result<Vec<ContainerId>, CgroupError> {
@@ -243,18 +195,6 @@ impl V2 {
             s.mem_mapped_file_bytes = value("file_mapped");
             s.mem_unevictable_bytes = value("unevictable");
         }
-    }
-
-    pub(super) fn remove_root(&self) {
-        let _ = fs::remove_dir(&self.root);
-    }
-}
-
-fn make(path: &Path) -> Result<(), CgroupError> {
-    match fs::create_dir(path) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(io_error("make cgroup", path)(error)),
     }
 }
 

@@ -1,6 +1,6 @@
-//! A node's configuration for the tests of its parts.
+//! Data for tests, of this crate and of those that use it (feature `testing`).
 
-use seam::node::{
+use crate::node::{
     Allocatable, ClusterConfig, NodeConfig, NodeOptions, NodePorts, Overhead, Payload,
 };
 
@@ -45,6 +45,7 @@ pub fn node_config() -> NodeConfig {
             urls: Vec::new(),
             sha256: "0".repeat(64),
             size: 0,
+            ca: String::new(),
         },
         options: NodeOptions::default(),
     }
