@@ -162,7 +162,9 @@ impl Relay {
 /// alert with it.
 async fn send_alert(mut client: TcpStream) -> io::Result<()> {
     let mut hello = [0; 4096];
-    client.read(&mut hello).await?;
+    if client.read(&mut hello).await? == 0 {
+        return Ok(());
+    }
     client.write_all(&ALERT).await?;
     client.shutdown().await?;
     while client.read(&mut hello).await? > 0 {}

@@ -132,7 +132,9 @@ async fn refuse(mut stream: TcpStream) {
     const ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: 43\r\n\r\nthe front door has as many as it may have.\n";
     let told = async {
         // Unread bytes would turn the end into a reset and lose the answer.
-        stream.read(&mut [0; 4096]).await?;
+        if stream.read(&mut [0; 4096]).await? == 0 {
+            return Ok(());
+        }
         stream.write_all(ANSWER).await?;
         stream.shutdown().await
     };
