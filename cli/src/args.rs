@@ -110,6 +110,10 @@ pub struct Up {
     /// Port of the Mesos master; 0 for any that is free
     #[arg(long, value_name = "PORT", default_value_t = DEFAULT_MESOS_PORT)]
     pub mesos_port: u16,
+    /// Port on loopback of the API with a limited identity, v1beta1 included; 0 for none
+    /// [default: 8080 if that is free and the Mesos is our own]
+    #[arg(long, value_name = "PORT")]
+    pub legacy_port: Option<u16>,
     /// Range of the pods' addresses
     #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16")]
     pub pod_cidr: String,

@@ -9,6 +9,8 @@ pub enum Own {
     Framework,
     /// The Mesos executor.
     Executor,
+    /// The front door.
+    Proxy,
     /// The pause program of pods.
     Pause,
     /// The example.
@@ -17,13 +19,20 @@ pub enum Own {
 
 impl Own {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Framework, Self::Executor, Self::Pause, Self::Hello];
+    pub const ALL: [Self; 5] = [
+        Self::Framework,
+        Self::Executor,
+        Self::Proxy,
+        Self::Pause,
+        Self::Hello,
+    ];
 
     /// Name of the file.
     pub fn file_name(self) -> &'static str {
         match self {
             Self::Framework => "k8sm-framework",
             Self::Executor => "k8sm-executor",
+            Self::Proxy => "k8sm-proxy",
             Self::Pause => "k8sm-pause",
             Self::Hello => "k8sm-hello",
         }

@@ -1,8 +1,9 @@
 //! Makes an instance's files and says what its processes are: certificates, configuration,
-//! images and the node payload ([`prepare`]), the processes ([`processes`]), and what is done
+//! images and the node payload ([`prepare`]), the processes ([`processes`], [`front_door`]), and what is done
 //! through the Kubernetes API ([`api`], [`hello`]).
 
 pub mod api;
+pub mod front_door;
 pub mod hello;
 pub mod prepare;
 pub mod processes;

@@ -65,7 +65,7 @@ pub fn mesos(paths: &Paths, settings: &Settings, program: &Path) -> Vec<ProcessS
         master_port,
         agent_port,
         subnet,
-        resources,
+        ..
     } = &settings.mesos
     else {
         return Vec::new();
@@ -132,7 +132,7 @@ pub fn mesos(paths: &Paths, settings: &Settings, program: &Path) -> Vec<ProcessS
                 format!("--netns-subnet={subnet}"),
             ]);
         }
-        if let Some(resources) = resources {
+        if let Some(resources) = super::front_door::agent_resources(settings) {
             args.push(format!("--resources={resources}"));
         }
         processes.push(process(

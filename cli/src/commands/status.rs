@@ -210,6 +210,7 @@ mod tests {
             framework_args: vec![],
             absent_before: vec![],
             forwarding_before: None,
+            front_door: None,
             owner: (0, 0),
         };
         let report = |name: &str, stage, pid, error: Option<&str>| Report {

@@ -17,7 +17,8 @@ use crate::procfs::ProcessId;
 
 pub use lock::Lock;
 pub use settings::{
-    DEFAULT_API_PORT, DEFAULT_MESOS_PORT, Mesos, PortChooser, Settings, is_free, without_password,
+    DEFAULT_API_PORT, DEFAULT_MESOS_PORT, FrontDoorPorts, Mesos, PortChooser, Settings, is_free,
+    without_password,
 };
 
 /// Default state directory.

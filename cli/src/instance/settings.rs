@@ -85,8 +85,20 @@ pub struct Settings {
     /// again where it was off.
     #[serde(default)]
     pub forwarding_before: Option<bool>,
+    /// Ports of the front door; none without one.
+    #[serde(default)]
+    pub front_door: Option<FrontDoorPorts>,
     /// User and group that the kubeconfig belongs to.
     pub owner: (u32, u32),
+}
+
+/// Ports of the front door on loopback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrontDoorPorts {
+    /// The API with the limited identity, v1beta1 included.
+    pub legacy: u16,
+    /// Health and metrics.
+    pub status: u16,
 }
 
 impl Settings {
@@ -227,6 +239,7 @@ mod tests {
             framework_args: vec![],
             absent_before: vec![],
             forwarding_before: None,
+            front_door: None,
             owner: (0, 0),
         }
     }

@@ -7,14 +7,17 @@ use super::check_machine;
 use crate::args::Up;
 use crate::catalog;
 use crate::clean;
+use crate::cluster::front_door::LEGACY_PORT;
 use crate::error::Error;
-use crate::instance::{self, Mesos, Paths, PortChooser, Settings};
+use crate::instance::{self, FrontDoorPorts, Mesos, Paths, PortChooser, Settings};
 use crate::preflight::facts;
 use crate::progress::Progress;
 use crate::upstream;
 
 /// The framework's preferred HTTP port.
 const FRAMEWORK_PORT: u16 = 10640;
+/// The front door's preferred port for health and metrics.
+const FRONT_DOOR_STATUS_PORT: u16 = 10641;
 /// Mesos agents' default port.
 const AGENT_PORT: u16 = 5051;
 
@@ -44,6 +47,14 @@ pub(super) fn choose(
     }
     if let Some(address) = address {
         settings.address = address;
+    }
+    if let (Some(previous), Some(port)) = (previous, args.legacy_port)
+        && previous.front_door.map_or(0, |ports| ports.legacy) != port
+    {
+        return Err(Error::Usage(
+            "the port of --legacy-port is among what the cluster's agent offers since it was made: `k8sm down` first"
+                .to_owned(),
+        ));
     }
     if previous.is_none() {
         check_ranges(&settings)?;
@@ -111,6 +122,7 @@ fn fresh(args: &Up) -> Result<Settings, Error> {
         images: Vec::new(),
         framework_args: Vec::new(),
         absent_before: clean::directories::absent(),
+        front_door: front_door(args, &mut chooser)?,
         forwarding_before: clean::forwarding::is_on(),
         registry_mirrors: Vec::new(),
         programs: Default::default(),
@@ -121,6 +133,20 @@ fn fresh(args: &Up) -> Result<Settings, Error> {
             variable("SUDO_GID").unwrap_or(0),
         ),
     })
+}
+
+/// Ports of the front door: where we bring the whole cluster the usual port when it is free, else
+/// only the one that is asked for.
+fn front_door(args: &Up, chooser: &mut PortChooser) -> Result<Option<FrontDoorPorts>, Error> {
+    let legacy = match args.legacy_port {
+        Some(0) => return Ok(None),
+        Some(port) => port,
+        None if args.mesos.is_none() && instance::is_free(LEGACY_PORT) => LEGACY_PORT,
+        None => return Ok(None),
+    };
+    chooser.reserve(legacy);
+    let status = chooser.near(FRONT_DOOR_STATUS_PORT, "the front door's health")?;
+    Ok(Some(FrontDoorPorts { legacy, status }))
 }
 
 /// Which Mesos: as the arguments say, else as the instance has it.

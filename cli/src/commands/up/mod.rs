@@ -17,7 +17,7 @@ use crate::args::{Start, Up};
 use crate::catalog::Catalog;
 use crate::cluster::api::{Cluster, LEASE_AGE};
 use crate::cluster::prepare::{self, Payload};
-use crate::cluster::{hello, processes};
+use crate::cluster::{front_door, hello, processes};
 use crate::error::Error;
 use crate::instance::{self, Lock, Mesos, Paths, Settings};
 use crate::preflight::{self, Facts, facts};
@@ -153,6 +153,8 @@ fn bring_up(
         generation: before.generation + 1,
         processes: processes::control_plane(&control_plane, &catalog),
     };
+    spec.processes
+        .extend(front_door::process(settings, &control_plane, &catalog));
     let program = std::env::current_exe().map_err(Error::io("find this program"))?;
     spec.processes
         .extend(processes::mesos(paths, settings, &program));
@@ -213,6 +215,8 @@ fn bring_up(
         wait_ready(&supervisor, spec.generation, name, name, deadline, progress)?;
     }
 
+    note_front_door(&supervisor, spec.generation, settings, deadline, progress);
+
     if let Mesos::Own { agents, .. } = settings.mesos {
         runtime.block_on(wait_for_nodes(&cluster, agents, begun, deadline, progress))?;
     }
@@ -223,6 +227,32 @@ fn bring_up(
     }
     report(paths, settings, page, progress);
     Ok(())
+}
+
+/// A word when the front door does not open: somebody else may have its port by now, and the
+/// cluster is none the worse for it.
+fn note_front_door(
+    supervisor: &Supervisor<'_>,
+    generation: u64,
+    settings: &Settings,
+    deadline: Instant,
+    progress: &Progress,
+) {
+    const PATIENCE: Duration = Duration::from_secs(15);
+    let Some(ports) = settings.front_door else {
+        return;
+    };
+    let deadline = deadline.min(Instant::now() + PATIENCE);
+    if !supervisor
+        .wait_ready(generation, front_door::NAME, deadline, |_| ())
+        .unwrap_or(false)
+    {
+        progress.note(&format!(
+            "localhost:{} does not answer; `k8sm logs {}` says why",
+            ports.legacy,
+            front_door::NAME
+        ));
+    }
 }
 
 /// Lets other instances see that this machine's network is in use.
@@ -417,5 +447,11 @@ fn report(paths: &Paths, settings: &Settings, page: Option<(String, String)>, pr
         format!("sudo k8sm{flag} down"),
     ] {
         progress.note(&format!("  {line}"));
+    }
+    if let Some(ports) = settings.front_door {
+        progress.note(&format!(
+            "  curl http://localhost:{}/api/v1beta1/pods (docs/front-door.md)",
+            ports.legacy
+        ));
     }
 }
