@@ -50,6 +50,8 @@ e2e: build
 	@$(TARGET)/debug/k8sm upstream build >/dev/null
 	@$(SUDO) env "PATH=$$PATH" K8SM_UPSTREAM_BIN="$$($(TARGET)/debug/k8sm upstream path)" $(TOOLS)/cargo-nextest nextest run --profile e2e --workspace
 
+test-all: test test-vm ## test, and the same on cgroup v2
+
 test-vm: setup-test-vm release ## the same on cgroup v2, in a virtual machine (software emulation)
 	@$(SUDO) scripts/test-vm
 
@@ -58,7 +60,9 @@ conformance: setup-conformance release ## upstream's conformance tests on three 
 
 bench: setup-bench release ## speed and memory, as ratios in one run
 	@$(K8SM) upstream build >/dev/null
+	@cargo bench --quiet -p packaging --bench render
 	@$(SUDO) env "PATH=$$PATH" K8SM_UPSTREAM_BIN="$$($(K8SM) upstream path)" cargo bench --quiet -p cli --bench cluster
+	@env K8SM_UPSTREAM_BIN="$$($(K8SM) upstream path)" cargo bench --quiet -p proxy --bench front_door
 
 docs: build ## writes docs/flags.md from the programs' own help
 	@scripts/docs
