@@ -61,6 +61,7 @@ conformance: setup-conformance release ## upstream's conformance tests on three 
 bench: setup-bench release ## speed and memory, as ratios in one run
 	@$(K8SM) upstream build >/dev/null
 	@cargo bench --quiet -p packaging --bench render
+	@cargo bench --quiet -p framework --bench scale
 	@$(SUDO) env "PATH=$$PATH" K8SM_UPSTREAM_BIN="$$($(K8SM) upstream path)" cargo bench --quiet -p cli --bench cluster
 	@env K8SM_UPSTREAM_BIN="$$($(K8SM) upstream path)" cargo bench --quiet -p proxy --bench front_door
 

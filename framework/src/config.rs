@@ -17,7 +17,12 @@ use crate::resources::{Accounting, MIB, Quantity};
 /// framework down.
 #[derive(Debug, Clone, Parser)]
 // Who adds an option to a command line that has it already means the new value.
-#[command(name = "k8sm-framework", version, max_term_width = 100, args_override_self = true)]
+#[command(
+    name = "k8sm-framework",
+    version,
+    max_term_width = 100,
+    args_override_self = true
+)]
 pub struct Options {
     /// Mesos master: `http://host:5050`, `host:5050`, several of them with commas, or
     /// `zk://[user:password@]host1:2181,host2:2181/mesos`. A path is read as a file that holds it.
@@ -40,6 +45,27 @@ pub struct Options {
     /// Size of the payload in bytes when it is given as a URL.
     #[arg(long, env = "K8SM_PAYLOAD_SIZE", value_name = "BYTES")]
     pub payload_size: Option<u64>,
+    /// SHA-256 of the executor program when it is given as a URL. With it and --executor-size nodes
+    /// that live are brought to that program under their pods; without, they keep theirs.
+    #[arg(
+        long,
+        env = "K8SM_EXECUTOR_SHA256",
+        value_name = "HEX",
+        requires = "executor_size"
+    )]
+    pub executor_sha256: Option<String>,
+    /// Size of the executor program in bytes when it is given as a URL.
+    #[arg(
+        long,
+        env = "K8SM_EXECUTOR_SIZE",
+        value_name = "BYTES",
+        requires = "executor_sha256"
+    )]
+    pub executor_size: Option<u64>,
+    /// CA certificates (PEM) for payload and executor at `https` URLs. Default: those that the
+    /// agents' machines trust.
+    #[arg(long, env = "K8SM_ARTIFACTS_CA", value_name = "FILE")]
+    pub artifacts_ca: Option<PathBuf>,
     /// Address of the HTTP server: health, metrics, artifacts.
     #[arg(
         long,
@@ -144,6 +170,9 @@ pub struct Options {
     /// A node must be Ready after this; else its start is given up and tried again later.
     #[arg(long, env = "K8SM_NODES_START_TIMEOUT", value_name = "TIME", default_value = "10m", value_parser = duration)]
     pub nodes_start_timeout: Duration,
+    /// How long before maintenance of a Mesos agent its node is emptied, as disruption budgets allow.
+    #[arg(long, env = "K8SM_MAINTENANCE_LEAD", value_name = "TIME", default_value = "15m", value_parser = duration)]
+    pub maintenance_lead: Duration,
     /// CPUs that each node's own processes are granted, as a Kubernetes quantity.
     #[arg(long, env = "K8SM_NODE_CPU", value_name = "QUANTITY", default_value = "300m", value_parser = millis)]
     pub node_cpu: u64,
@@ -208,6 +237,18 @@ pub struct Options {
     /// Mirror of a registry for the nodes: `registry=URL`, where `_default` stands for all others. Repeatable.
     #[arg(long = "registry-mirror", value_name = "HOST=URL", value_parser = mirror)]
     pub registry_mirrors: Vec<(String, String)>,
+    /// PEM certificates of authorities that the nodes trust for registries, besides those of the machine. Repeatable.
+    #[arg(long = "registry-ca", value_name = "PEM")]
+    pub registry_cas: Vec<String>,
+    /// Proxy through which the nodes pull images over http.
+    #[arg(long, value_name = "URL")]
+    pub node_http_proxy: Option<String>,
+    /// Proxy through which the nodes pull images over https.
+    #[arg(long, value_name = "URL")]
+    pub node_https_proxy: Option<String>,
+    /// Name, domain or range that nodes reach without the proxy; the cluster's own are known. Repeatable.
+    #[arg(long = "node-no-proxy", value_name = "HOST")]
+    pub node_no_proxy: Vec<String>,
 }
 
 impl Options {
@@ -272,7 +313,8 @@ fn tenth(cidr: &str) -> Option<IpAddr> {
     })
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// Reads `90`, `90s`, `10m`, `12h` or `7d`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let split = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
         .unwrap_or(text.len());

@@ -23,9 +23,10 @@ fn main() -> ExitCode {
         .init();
     // For TLS with the API server. Fails only when a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    // Two threads: decisions are made on one, waiting on many connections needs no more.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    // One thread: decisions take microseconds and the rest is waiting. A second one would cost more
+    // in waking each other, and an allocator's arena of its own, than it would win; files are read
+    // on threads of their own.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let runtime = match runtime {

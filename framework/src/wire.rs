@@ -2,18 +2,21 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mesos::pb;
 use prost::Message;
 use seam::names;
 use seam::node::{
-    Allocatable, ClusterConfig, NodeConfig, NodeOptions, NodePorts, Overhead, Payload,
+    Allocatable, Artifact, ClusterConfig, NodeConfig, NodeOptions, NodePorts, Overhead, Payload,
+    Revision,
 };
 use seam::pod::PodTask;
 
 use crate::core::ExecutorTemplate;
 use crate::core::event::{Launch, NodeLaunch, OfferedAgent, PodLaunch, Update};
-use crate::core::ids::{AgentId, ExecutorId, OfferId, Role, TaskId};
+use crate::core::ids::{AgentId, ExecutorId, OfferId, Role, TaskId, Time};
+use crate::core::maintenance::{InverseOffer, Unavailability};
 use crate::core::node::{AgentReport, bytes};
 use crate::core::offer::Offer;
 use crate::core::pool::{Amounts, Pool, UNIT};
@@ -158,8 +161,30 @@ pub fn offer(offer: pb::Offer) -> (Offer, OfferedAgent) {
                 .into_iter()
                 .map(|id| ExecutorId::from(id.value))
                 .collect(),
+            unavailable: offer.unavailability.as_ref().map(unavailability),
         },
     )
+}
+
+/// Reads an inverse offer; `None` for one that names no agent, which Mesos does not make.
+pub fn inverse_offer(offer: &pb::InverseOffer) -> Option<InverseOffer> {
+    Some(InverseOffer {
+        id: OfferId::from(offer.id.value.as_str()),
+        agent: AgentId::from(offer.agent_id.as_ref()?.value.as_str()),
+        unavailability: unavailability(&offer.unavailability),
+    })
+}
+
+fn unavailability(outage: &pb::Unavailability) -> Unavailability {
+    // Before 1970 is long ago.
+    let nanoseconds = |value: i64| u64::try_from(value).unwrap_or(0);
+    Unavailability {
+        start: Time(nanoseconds(outage.start.nanoseconds) / 1_000_000),
+        duration: outage
+            .duration
+            .as_ref()
+            .map(|duration| Duration::from_nanos(nanoseconds(duration.nanoseconds))),
+    }
 }
 
 /// Reads a status update.
@@ -197,6 +222,7 @@ pub fn update(status: &pb::TaskStatus) -> Update {
             .as_deref()
             .and_then(|uuid| <[u8; 16]>::try_from(uuid).ok()),
         reconciliation: reason == Some(pb::task_status::Reason::Reconciliation),
+        draining: reason == Some(pb::task_status::Reason::AgentDraining),
     }
 }
 
@@ -268,6 +294,7 @@ pub fn agents(
                 total: Pool::from_mesos(&agent.total_resources, &usable).amounts(),
                 takes_limits: agent.capabilities.iter().any(|c| c.r#type == Some(limits)),
                 active: agent.active,
+                draining: agent.drain_info.is_some(),
             })
         })
         .collect()
@@ -280,6 +307,9 @@ pub struct NodeSettings {
     pub cluster: ClusterConfig,
     /// The archive.
     pub payload: Payload,
+    /// The executor's own program, where it is known by its digest: nodes that live on are
+    /// brought to it.
+    pub executor: Option<Artifact>,
     /// Options.
     pub options: NodeOptions,
     /// What a node task takes.
@@ -290,6 +320,18 @@ pub struct NodeSettings {
     pub pods_per_node: u32,
     /// The framework's id.
     pub framework_id: String,
+}
+
+impl NodeSettings {
+    /// What every node shall be.
+    pub fn revision(&self) -> Revision {
+        Revision {
+            cluster: self.cluster.clone(),
+            payload: self.payload.clone(),
+            options: self.options.clone(),
+            executor: self.executor.clone(),
+        }
+    }
 }
 
 /// A launch whose stored ExecutorInfo cannot be read. The node needs a new life.
@@ -445,163 +487,5 @@ fn pod_task(launch: &PodLaunch) -> PodTask {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::core::node::{NodeNote, Token};
-    use crate::resources::PortSet;
-    use mesos::codec::Encoding;
-
-    fn settings() -> NodeSettings {
-        NodeSettings {
-            cluster: ClusterConfig {
-                name: "kubernetes".to_owned(),
-                api_servers: vec!["10.0.0.1:6443".to_owned()],
-                ca: "PEM".to_owned(),
-                pod_cidr: "10.244.0.0/16".to_owned(),
-                service_cidr: "10.96.0.0/16".to_owned(),
-                dns_ip: IpAddr::from([10, 96, 0, 10]),
-                dns_domain: "cluster.local".to_owned(),
-                vxlan_id: 7,
-                vxlan_port: 8472,
-            },
-            payload: Payload {
-                urls: vec!["http://10.0.0.2/p".to_owned()],
-                sha256: "ab".repeat(32),
-                size: 1,
-            },
-            options: NodeOptions::default(),
-            overhead: Amounts {
-                cpus: 300,
-                mem: 512 * UNIT,
-                disk: 2048 * UNIT,
-                gpus: 0,
-            },
-            pod_overhead_bytes: 6 << 20,
-            pods_per_node: 110,
-            framework_id: "k8sm-1".to_owned(),
-        }
-    }
-
-    fn executor() -> Arc<[u8]> {
-        let about = ExecutorDescription {
-            uri: "http://10.0.0.2/artifacts/ab/k8sm-executor".to_owned(),
-            arguments: vec!["--data-dir=/var/lib/k8sm".to_owned()],
-            shutdown_grace: 90,
-        };
-        executor_template(&about, "k8sm-1").encode(&"node.n1.00000001".into())
-    }
-
-    fn grant() -> Pool {
-        Pool::unreserved(
-            Amounts {
-                cpus: 300,
-                mem: 512 * UNIT,
-                disk: 0,
-                gpus: 0,
-            },
-            PortSet::from_ranges([(31_000, 31_003)]),
-        )
-    }
-
-    fn json(launch: &Launch) -> String {
-        let mut task = task_info(launch, &"S1".into(), &"k8s".into(), &settings()).unwrap();
-        let data = task.data.take().unwrap();
-        // Maps have no order of their own.
-        let mut limits: Vec<_> = std::mem::take(&mut task.limits).into_iter().collect();
-        limits.sort_by(|a, b| a.0.cmp(&b.0));
-        let shown: serde_json::Value =
-            serde_json::from_slice(&Encoding::Json.encode(&task)).unwrap();
-        format!(
-            "{}\nlimits: {limits:?}\ndata: {}",
-            serde_json::to_string_pretty(&shown).unwrap(),
-            String::from_utf8(data).unwrap()
-        )
-    }
-
-    #[test]
-    fn a_node_task_as_mesos_gets_it() {
-        let launch = NodeLaunch {
-            node: "n1".into(),
-            note: NodeNote {
-                agent: "S1".into(),
-                executor: "node.n1.00000001".into(),
-                executor_info: executor(),
-                task: "node.n1.00000001".into(),
-            },
-            ip: IpAddr::from([10, 0, 0, 3]),
-            pod_cidr: "10.244.3.0/24".to_owned(),
-            token: Token("abcdef.0123456789abcdef".to_owned()),
-            ports: [31_000, 31_001, 31_002, 31_003],
-            allocatable: Amounts {
-                cpus: 3700,
-                mem: 7680 * UNIT,
-                disk: 0,
-                gpus: 0,
-            },
-            grant: grant(),
-            takes_limits: true,
-        };
-        insta::assert_snapshot!(json(&Launch::Node(Box::new(launch))));
-    }
-
-    #[test]
-    fn a_pods_task_as_mesos_gets_it() {
-        let launch = PodLaunch {
-            task: "0b6a8d3c.00000002".into(),
-            uid: "0b6a8d3c".into(),
-            namespace: "default".into(),
-            name: "hello".into(),
-            node: "n1".into(),
-            executor_info: executor(),
-            grant: grant(),
-            cpu_limit: None,
-            memory_limit: Some(256 << 20),
-            takes_limits: true,
-        };
-        insta::assert_snapshot!(json(&Launch::Pod(launch)));
-    }
-
-    #[test]
-    fn what_was_stored_of_an_executor_is_sent_as_it_was() {
-        let stored = executor();
-        let read = pb::ExecutorInfo::decode(&*stored).unwrap();
-        assert_eq!(read.encode_to_vec(), &*stored);
-        assert!(read.resources.is_empty());
-    }
-
-    #[test]
-    fn an_end_is_proven_unless_the_agent_says_that_it_could_not_destroy() {
-        use pb::TaskState as S;
-        let state = |state: S, message: &str| mesos_state(state, None, message);
-        let failed = MesosState::Ended(End::Proven(Outcome::Failed));
-        assert_eq!(state(S::TaskFailed, "Executor terminated"), failed);
-        assert_eq!(
-            state(
-                S::TaskFailed,
-                "Abnormal executor termination: unknown container"
-            ),
-            failed
-        );
-        assert_eq!(
-            state(
-                S::TaskFailed,
-                "Abnormal executor termination: cgroup is busy"
-            ),
-            MesosState::Ended(End::Unproven)
-        );
-        for unknown in [S::TaskLost, S::TaskUnreachable, S::TaskUnknown] {
-            assert_eq!(state(unknown, ""), MesosState::Unreachable);
-        }
-        for never in [S::TaskDropped, S::TaskError] {
-            assert_eq!(state(never, ""), MesosState::Ended(End::NeverStarted));
-        }
-    }
-
-    #[test]
-    fn an_unlimited_pod_has_an_infinite_limit_only_where_the_agent_takes_limits() {
-        assert!(limits(false, None, None).is_empty());
-        let all = limits(true, None, Some(1500));
-        assert_eq!(all["cpus"].value, f64::INFINITY);
-        assert_eq!(all["mem"].value, 1.5);
-    }
-}
+#[path = "wire_tests.rs"]
+pub(crate) mod tests;

@@ -3,7 +3,9 @@
 mod support;
 
 use framework::core::event::{BindOutcome, Launch};
+use framework::core::ids::TaskId;
 use framework::core::node::NodePhase;
+use framework::core::pool::Amounts;
 use framework::core::task::{End, MesosState, Outcome};
 use framework::core::{CoreConfig, Effect, Event};
 use std::time::Duration;
@@ -252,6 +254,69 @@ fn a_port_number_is_taken_once_for_pods_that_share_it_by_protocol() {
         .map(|launch| launch.grant().ports().len())
         .collect();
     assert_eq!(ports, [1, 0]);
+}
+
+/// Two pods share a port number; the first one's task holds it.
+fn with_a_shared_port() -> (Bench, TaskId) {
+    let mut bench = Bench::with_node("a1");
+    let port = |name: &str, protocol: &str| {
+        support::pod_of(
+            name,
+            serde_json::json!({"containers": [{"name": "c", "ports":
+                [{"containerPort": 80, "hostPort": 31050, "protocol": protocol}]}]}),
+        )
+    };
+    let holder = bench.run(port("tcp", "TCP"), "a1");
+    bench.pod(port("udp", "UDP"));
+    // Mesos has given the number away.
+    bench.offer_without_ports("o10", "a1");
+    bench.settle();
+    bench.take(|_| true);
+    (bench, holder)
+}
+
+#[test]
+fn a_port_number_that_pods_shared_is_held_by_another_task_when_its_holder_ends() {
+    let (mut bench, holder) = with_a_shared_port();
+    bench.delete("tcp");
+    bench.end("tcp", &holder);
+    bench.offer("o20", "a1");
+    let launches: Vec<Launch> = bench
+        .accepts()
+        .into_iter()
+        .flat_map(|(_, launches)| launches)
+        .collect();
+    let [Launch::Pod(launch)] = &launches[..] else {
+        panic!("one task: {launches:?}");
+    };
+    assert_eq!(launch.uid, "udp".into());
+    assert_eq!(launch.grant.ports().iter().collect::<Vec<_>>(), [31050]);
+    assert_eq!(launch.grant.amounts(), Amounts::default());
+
+    // It is no second attempt at the pod: nothing is bound, nothing killed.
+    bench.update(&launch.task, MesosState::Starting);
+    bench.update(&launch.task, MesosState::Running);
+    assert_eq!(bench.binds(), []);
+    assert_eq!(bench.kills(), []);
+}
+
+#[test]
+fn a_pod_whose_shared_port_mesos_gave_away_is_evicted() {
+    let (mut bench, holder) = with_a_shared_port();
+    bench.delete("tcp");
+    bench.end("tcp", &holder);
+    bench.offer_without_ports("o20", "a1");
+    bench.wait(Duration::from_secs(50));
+    assert!(
+        bench
+            .take(|e| matches!(e, Effect::EvictPod { .. }))
+            .is_empty()
+    );
+    bench.wait(Duration::from_secs(15));
+    assert_eq!(
+        bench.take(|e| matches!(e, Effect::EvictPod { .. })).len(),
+        1
+    );
 }
 
 #[test]

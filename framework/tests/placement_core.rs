@@ -53,6 +53,7 @@ fn what_only_the_node_knows_is_not_given_twice() {
         pod_cidr: Some(launch.pod_cidr.clone()),
         other: [("example.com/foo".to_owned(), 3)].into(),
         deleting: false,
+        drain: None,
         ours: Some(launch.note.clone()),
     };
     for launch in &accepts[0].1 {

@@ -5,13 +5,15 @@
 #[allow(dead_code)]
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use framework::core::Effect;
 use framework::core::event::Launch;
 use framework::core::ids::TaskId;
-use framework::core::pod::PodView;
+use framework::core::pod::{PodTemplate, PodView};
 use framework::core::pool::{Amounts, UNIT};
+use framework::core::{CoreConfig, Effect};
+use framework::sim::{Faults, Simulation};
 use support::{Bench, pod_of, pod_with};
 
 fn cpus(name: &str, cpus: u64, priority: i32) -> PodView {
@@ -205,4 +207,55 @@ fn a_node_that_goes_takes_no_nominated_pod() {
     bench.send(framework::core::Event::NodeGone("a1".into()));
     bench.wait(Duration::from_secs(3));
     assert_eq!(nominated(&mut bench), ["a1", "-"]);
+}
+
+/// Three agents with room for three such pods each, full of unimportant ones; then four
+/// important ones come.
+fn crowded(seed: u64, faults: Faults) -> (Simulation, usize, usize) {
+    let agent = Amounts {
+        cpus: 4 * UNIT,
+        mem: 8_192 * UNIT,
+        disk: 100_000 * UNIT,
+        gpus: 0,
+    };
+    let one: Arc<PodTemplate> = cpus("any", 1, 0).template;
+    let mut sim = Simulation::new(seed, 3, agent, CoreConfig::default(), faults);
+    let low = sim.api.add_replicas(9, one.clone());
+    sim.run(Duration::from_secs(60));
+    let high = sim.api.add_important_replicas(7, 4, one);
+    (sim, low, high)
+}
+
+#[test]
+fn as_many_pods_end_as_important_ones_come() {
+    for seed in 0..20 {
+        let (mut sim, low, high) = crowded(seed, Faults::default());
+        assert_eq!(sim.api.running_of(low), 9, "seed {seed}");
+        sim.run(Duration::from_secs(120));
+        let runs = (sim.api.running_of(high), sim.api.running_of(low));
+        assert_eq!(runs, (4, 5), "seed {seed}");
+        assert_eq!(sim.api.preempted, 4, "seed {seed}");
+        assert_eq!(sim.world.violations, Vec::<String>::new(), "seed {seed}");
+    }
+}
+
+#[test]
+fn important_pods_find_room_whatever_fails() {
+    for seed in 500..520 {
+        let (mut sim, low, high) = crowded(seed, Faults::hell());
+        sim.run(Duration::from_secs(600));
+        sim.calm();
+        sim.run(Duration::from_secs(1_800));
+        let runs = (sim.api.running_of(high), sim.api.running_of(low));
+        assert_eq!(runs.0, 4, "seed {seed}");
+        // Pods that named their node themselves may be in the way of some.
+        assert!((1..=5).contains(&runs.1), "seed {seed}: {runs:?}");
+        assert_eq!(sim.world.violations, Vec::<String>::new(), "seed {seed}");
+        let told = sim.api.preempted;
+        sim.run(Duration::from_secs(600));
+        assert_eq!(
+            sim.api.preempted, told,
+            "seed {seed}: it never comes to rest"
+        );
+    }
 }

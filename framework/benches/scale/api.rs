@@ -102,7 +102,10 @@ impl Server {
     /// Some pods that do not run, and where they are bound: for the message when it took too long.
     pub fn waiting(&self) -> Vec<String> {
         let store = self.lock();
-        let pods = store.objects.iter().filter(|((kind, ..), _)| kind == "pods");
+        let pods = store
+            .objects
+            .iter()
+            .filter(|((kind, ..), _)| kind == "pods");
         pods.filter(|(_, pod)| pod["status"]["phase"] != "Running")
             .take(5)
             .map(|((.., name), pod)| {

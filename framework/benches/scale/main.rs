@@ -65,7 +65,7 @@ async fn measure(options: &Options) -> Result<bool> {
 
     let limit = Duration::from_secs(options.timeout);
     wait(&mut framework, limit, "nodes", options.agents, || {
-        mesos.running("node.")
+        mesos.running().0
     })
     .await?;
     let (empty, nodes) = (framework.usage()?, Instant::now());
@@ -78,7 +78,7 @@ async fn measure(options: &Options) -> Result<bool> {
         .with_context(|| format!("waiting: {:?}", api.waiting()))?;
     let took = nodes.elapsed();
     wait(&mut framework, limit, "pods' tasks", options.pods, || {
-        mesos.running("pod-")
+        mesos.running().1
     })
     .await?;
     let full = framework.usage()?;

@@ -54,11 +54,15 @@ struct Inner {
     scheduler: Option<(SchedulerId, mpsc::UnboundedSender<Bytes>)>,
 }
 
+fn is_node(task: &pb::TaskId) -> bool {
+    task.value.starts_with("node.")
+}
+
 /// Starts the agents and listens.
 pub async fn start(agents: usize) -> Result<Master> {
     let plan = Plan::by(
         |task, _| {
-            if task.task_id.value.starts_with("node.") {
+            if is_node(&task.task_id) {
                 vec![
                     Step::new(NODE_START / 2, TaskState::TaskStarting),
                     Step::new(NODE_START / 2, TaskState::TaskRunning),
@@ -101,14 +105,20 @@ pub async fn start(agents: usize) -> Result<Master> {
 }
 
 impl Master {
-    /// How many tasks whose id begins so run.
-    pub fn running(&self, prefix: &str) -> usize {
+    /// How many node tasks run, and how many of pods.
+    pub fn running(&self) -> (usize, usize) {
         let inner = self.shared.lock();
         let running = TaskState::TaskRunning as i32;
-        (0..inner.sim.agents())
-            .flat_map(|number| inner.sim.agent(number).live_tasks())
-            .filter(|task| task.state == running && task.task_id.value.starts_with(prefix))
-            .count()
+        let (mut nodes, mut pods) = (0, 0);
+        let tasks = (0..inner.sim.agents()).flat_map(|number| inner.sim.agent(number).live_tasks());
+        for task in tasks.filter(|task| task.state == running) {
+            if is_node(&task.task_id) {
+                nodes += 1;
+            } else {
+                pods += 1;
+            }
+        }
+        (nodes, pods)
     }
 }
 

@@ -80,11 +80,14 @@ pub fn accepted(pod: &mut Value) {
     ]);
     pod["status"]["hostIP"] = json!("10.1.2.3");
     pod["status"]["startTime"] = json!("2026-11-21T10:00:01Z");
-    let status = managed("kubelet", json!({"f:status": {"f:conditions": {
+    let status = managed(
+        "kubelet",
+        json!({"f:status": {"f:conditions": {
         "k:{\"type\":\"ContainersReady\"}": {".": {}, "f:lastProbeTime": {}, "f:lastTransitionTime": {}, "f:observedGeneration": {}, "f:status": {}, "f:type": {}},
         "k:{\"type\":\"Initialized\"}": {".": {}, "f:lastProbeTime": {}, "f:lastTransitionTime": {}, "f:observedGeneration": {}, "f:status": {}, "f:type": {}},
         "k:{\"type\":\"Ready\"}": {".": {}, "f:lastProbeTime": {}, "f:lastTransitionTime": {}, "f:observedGeneration": {}, "f:status": {}, "f:type": {}}},
-        "f:containerStatuses": {}, "f:hostIP": {}, "f:hostIPs": {}, "f:phase": {}, "f:podIP": {}, "f:podIPs": {}, "f:startTime": {}}}));
+        "f:containerStatuses": {}, "f:hostIP": {}, "f:hostIPs": {}, "f:phase": {}, "f:podIP": {}, "f:podIPs": {}, "f:startTime": {}}}),
+    );
     if let Some(fields) = pod["metadata"]["managedFields"].as_array_mut() {
         fields.push(status);
     }

@@ -31,6 +31,7 @@ impl State {
             about.domain.as_ref(),
         );
         agent.active = true;
+        let outage = about.unavailable;
         let occupied = !about.executors.is_empty();
         agent.executors = about.executors;
         let no_address = agent.ip.is_none() && !agent.told_without_address;
@@ -45,6 +46,9 @@ impl State {
         if !self.offers.add(offer, self.now) {
             return;
         }
+        self.announced(&id, outage);
+        // Drained agents offer nothing.
+        self.agent_drains(&id, false);
         self.stale(&id);
         if unknown || total_unknown {
             self.emit(Effect::PollAgents);
@@ -98,6 +102,10 @@ impl State {
 
     pub(super) fn agents_reported(&mut self, reports: Vec<AgentReport>) {
         let mut seen = HashSet::new();
+        let drains: Vec<(AgentId, bool)> = reports
+            .iter()
+            .map(|report| (report.id.clone(), report.draining))
+            .collect();
         for report in reports {
             seen.insert(report.id.clone());
             let agent = self
@@ -118,6 +126,11 @@ impl State {
             if before != (agent.total, agent.active, agent.takes_limits, agent.ip) {
                 self.stale(&report.id);
             }
+        }
+        for (id, draining) in drains {
+            // Offers are newer than this answer: it was brought back meanwhile.
+            let draining = draining && !self.offers.has(&id);
+            self.agent_drains(&id, draining);
         }
         let (offers, node_of) = (&self.offers, &self.node_of);
         self.agents.retain(|id, agent| {

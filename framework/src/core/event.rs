@@ -10,6 +10,7 @@ use std::sync::Arc;
 use seam::message::ToFramework;
 
 use super::ids::{AgentId, ExecutorId, NodeName, OfferId, PodUid, Role, TaskId, Time};
+use super::maintenance::{InverseOffer, Unavailability};
 use super::node::{AgentReport, NodeNote, NodeView, Token};
 use super::offer::Offer;
 use super::pod::PodView;
@@ -29,6 +30,8 @@ pub struct OfferedAgent {
     pub domain: Option<mesos::pb::DomainInfo>,
     /// Executors of ours that run there, as the master knew when it made the offer.
     pub executors: Vec<ExecutorId>,
+    /// Its next planned outage.
+    pub unavailable: Option<Unavailability>,
 }
 
 /// A status update.
@@ -46,6 +49,8 @@ pub struct Update {
     pub uuid: Option<[u8; 16]>,
     /// Whether it answers a reconciliation.
     pub reconciliation: bool,
+    /// Whether the task ended because its agent is being drained.
+    pub draining: bool,
 }
 
 /// What happens.
@@ -57,10 +62,17 @@ pub enum Event {
     Subscribed,
     /// The subscription broke.
     Disconnected,
+    /// The master has taken the last [`Effect::Revive`], or it could not be sent.
+    Revived,
     /// Offers came.
     Offers(Vec<(Offer, OfferedAgent)>),
     /// An offer is void.
     Rescind(OfferId),
+    /// Mesos asks for agents' resources back. A withdrawn one (RESCIND_INVERSE_OFFER) is no event:
+    /// inverse offers are answered at once, and what is announced no more is forgotten.
+    InverseOffers(Vec<InverseOffer>),
+    /// [`Effect::EvictByBudget`]: a disruption budget does not allow it now.
+    EvictionHeld(PodUid),
     /// A status update.
     Update(Update),
     /// It is not known whether these tasks were launched: Mesos is asked.
@@ -242,9 +254,18 @@ pub enum Effect {
         /// For how many seconds they are not offered again.
         refuse_seconds: f64,
     },
+    /// ACCEPT_INVERSE_OFFERS or DECLINE_INVERSE_OFFERS.
+    AnswerInverse {
+        /// The inverse offers.
+        offers: Vec<OfferId>,
+        /// Whether the resources will be given back in time, for all that is known.
+        accept: bool,
+        /// For how many seconds they are not repeated.
+        refuse_seconds: f64,
+    },
     /// SUPPRESS for all roles.
     Suppress,
-    /// REVIVE for all roles.
+    /// REVIVE for all roles. Ends with `Revived`.
     Revive,
     /// KILL.
     Kill {
@@ -264,6 +285,13 @@ pub enum Effect {
     },
     /// Tell the executor of a node that has become Ready what may have changed since it was launched.
     Greet {
+        /// The executor.
+        executor: ExecutorId,
+        /// Its agent.
+        agent: AgentId,
+    },
+    /// Ask the executor of a node to bring it to the wanted revision.
+    Revise {
         /// The executor.
         executor: ExecutorId,
         /// Its agent.
@@ -348,7 +376,23 @@ pub enum Effect {
         /// For people.
         message: String,
     },
-    /// Delete a bound pod that cannot be accounted for, with its grace and an event.
+    /// Set or remove the taint of an agent whose maintenance is near.
+    TaintMaintenance {
+        /// The node.
+        node: NodeName,
+        /// Whether it is wanted.
+        wanted: bool,
+    },
+    /// Evict a pod through the eviction API, as its disruption budgets allow. Ends with
+    /// `EvictionHeld`, or shows in the watch.
+    EvictByBudget {
+        /// The pod.
+        pod: PodRef,
+        /// For people.
+        message: String,
+    },
+    /// Delete a bound pod that cannot be accounted for, or whose time to be evicted by budget is
+    /// over, with its grace and an event.
     EvictPod {
         /// The pod.
         pod: PodRef,

@@ -151,6 +151,8 @@ impl State {
                     agent: agent.clone(),
                 };
                 self.emit(greeting);
+                self.rollout.ready(name, now);
+                self.after(Duration::ZERO, Timer::Rollout);
             }
             if let Some(agent) = self.agents.get_mut(&agent) {
                 agent.failures = 0;
@@ -195,7 +197,11 @@ impl State {
         }
         let was = node.phase;
         let agent_id = node.agent.clone();
-        let wanted_end = was == NodePhase::Draining;
+        let drained = self
+            .agents
+            .get(&agent_id)
+            .is_some_and(|agent| agent.draining);
+        let wanted_end = was == NodePhase::Draining || drained;
         // Told by a reconciliation after a restart: whether this life ever began is not known.
         let started = matches!(was, NodePhase::Ready | NodePhase::Unreachable) || wanted_end;
         node.unproven = end == End::Unproven;
@@ -254,15 +260,23 @@ impl State {
 
     /// Gives a node up: pods first, the node task last, then the object.
     pub(super) fn drain(&mut self, name: &NodeName, reason: &'static str) {
+        self.give_back(name, reason, true);
+    }
+
+    /// The same; the object may stay, for the node to come back with its labels.
+    pub(super) fn give_back(&mut self, name: &NodeName, reason: &'static str, delete: bool) {
         let now = self.now;
         let Some(node) = self.nodes.get_mut(name) else {
             return;
         };
-        node.give_up = true;
+        node.give_up |= delete;
         node.enter(NodePhase::Draining, now);
-        let (agent, cordon) = (node.agent.clone(), node.object.is_some());
-        if cordon {
+        let (agent, seen) = (node.agent.clone(), node.object.is_some());
+        if seen && delete {
+            // Who creates pods for nodes is to leave this one alone.
             self.emit(Effect::Cordon { node: name.clone() });
+        }
+        if seen {
             self.emit(Effect::NodeEvent {
                 node: name.clone(),
                 reason: "Draining".to_owned(),

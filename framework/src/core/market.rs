@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::State;
 use super::event::Effect;
-use super::ids::{AgentId, Role};
+use super::ids::{AgentId, Role, Time};
 use super::node::{Declined, NodePhase};
 use super::pool::Pool;
+use super::schedule::SETTLE;
 use super::timers::Timer;
 
 /// Between REVIVEs at least; doubled with each that led to nothing, up to [`REVIVE_MOST`].
@@ -15,6 +16,25 @@ const REVIVE_LEAST: Duration = Duration::from_millis(25);
 const REVIVE_MOST: Duration = Duration::from_secs(5);
 /// Declined when nothing waits. The next REVIVE brings it back whatever this says.
 pub(super) const REFUSE_IDLE: f64 = 300.0;
+
+/// A REVIVE that the master has not taken after this is taken for lost.
+const REVIVE_TAKEN: Duration = Duration::from_secs(30);
+
+/// What became of the last REVIVE. Calls go out one after the other: behind a thousand ACCEPTs it
+/// may take its time, and a busy master may, too.
+#[derive(Debug, Default)]
+pub(super) struct Revival {
+    /// It waits for its turn since then.
+    emitted: Option<Time>,
+    /// When the last one was taken.
+    heard: Time,
+    /// No offers came since.
+    unanswered: bool,
+    /// When pods were last called unschedulable, or began to wait.
+    looked: Time,
+    /// Pods were called unschedulable meanwhile: too early, should offers come after all.
+    judged_unanswered: bool,
+}
 
 impl State {
     pub(super) fn remember_declined(&mut self, agent: &AgentId, role: &Role, pool: Pool) {
@@ -28,15 +48,22 @@ impl State {
 
     /// Whether anything may want offers.
     fn wants_offers(&self) -> bool {
-        let living = |phase: NodePhase| phase.takes_pods() || phase.is_prepared_for();
         !self.queue.is_empty()
             || !self.backing_off.is_empty()
             || !self.unaccounted.is_empty()
+            || self.owes_ports()
             || self
                 .nodes
                 .values()
                 .any(|n| n.phase.is_prepared_for() && n.plan.node.is_none())
-            || self.nodes.values().filter(|n| living(n.phase)).count() < self.config.nodes_min
+            || self.lacks_nodes()
+    }
+
+    /// Whether there are fewer nodes than are to be kept.
+    fn lacks_nodes(&self) -> bool {
+        let living = |phase: NodePhase| phase.takes_pods() || phase.is_prepared_for();
+        self.config.nodes_min > 0
+            && self.nodes.values().filter(|n| living(n.phase)).count() < self.config.nodes_min
     }
 
     /// Declines what was held long enough without being of use.
@@ -80,7 +107,9 @@ impl State {
         for (agent, role) in back {
             if let Some(held) = self.offers.remove(&agent, &role) {
                 offers.extend(held.ids());
-                self.candidates.remove(&(agent.clone(), role.clone()));
+                if let Some(of) = self.candidates.get_mut(&agent) {
+                    of.remove(&role);
+                }
                 self.remember_declined(&agent, &role, held.free);
             }
         }
@@ -102,6 +131,8 @@ impl State {
         }
         let still_waiting = !self.queue.is_empty()
             || !self.unaccounted.is_empty()
+            || !self.owed_ports.is_empty()
+            || self.lacks_nodes()
             || self
                 .nodes
                 .values()
@@ -119,8 +150,51 @@ impl State {
         self.wants_revive = false;
         self.suppressed = false;
         self.last_revive = self.now;
+        self.revival.emitted = Some(self.now);
+        self.revival.unanswered = true;
         self.fruitless_revives = self.fruitless_revives.saturating_add(1);
         self.emit(Effect::Revive);
+    }
+
+    /// The master has taken the REVIVE.
+    pub(super) fn revived(&mut self) {
+        self.revival.emitted = None;
+        self.revival.heard = self.now;
+        self.after(SETTLE, Timer::Schedule);
+    }
+
+    /// Offers come: those that the REVIVE was for, or some of them.
+    pub(super) fn revive_is_answered(&mut self) {
+        self.revival.unanswered = false;
+        if std::mem::take(&mut self.revival.judged_unanswered) {
+            self.wake_pods();
+        }
+    }
+
+    /// For how long offers may still be on their way, so that nothing can be said about what
+    /// does not fit.
+    pub(super) fn offers_due_in(&self) -> Option<Duration> {
+        // With new demand all the time REVIVEs never cease; pods are to hear all the same.
+        if self.now.since(self.revival.looked) >= REVIVE_TAKEN {
+            return None;
+        }
+        if let Some(at) = self.revival.emitted {
+            let left = REVIVE_TAKEN.saturating_sub(self.now.since(at));
+            return (!left.is_zero()).then_some(left);
+        }
+        let left = SETTLE.saturating_sub(self.now.since(self.revival.heard));
+        (self.revival.heard > Time(0) && !left.is_zero()).then_some(left)
+    }
+
+    /// The first pod waits.
+    pub(super) fn waiting_begins(&mut self) {
+        self.revival.looked = self.now;
+    }
+
+    /// A pod is about to be called unschedulable.
+    pub(super) fn judging(&mut self) {
+        self.revival.judged_unanswered |= self.revival.unanswered;
+        self.revival.looked = self.now;
     }
 
     /// A pod that was not there before: it may be one that is easy to place, whatever became of

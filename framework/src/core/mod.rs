@@ -6,19 +6,24 @@
 //!
 //! | file | decides |
 //! |---|---|
+//! | `ports` | host port numbers that pods share |
 //! | [`offer`], [`pool`] | what is offered, what a task takes of it |
 //! | [`pod`], `pods` | the scheduling queue; pods that are bound already |
 //! | [`node`], `nodes`, `life`, `upkeep` | a node's object, life, timeouts |
 //! | `agents`, `market` | what is known of agents; which offers are wanted, held, given back |
+//! | `rollout` | bringing all nodes to another revision, a few at a time |
+//! | [`maintenance`], [`evacuation`] | outages that Mesos announces; emptying a node by disruption budgets |
 //! | [`task`], `updates` | the task ledger, status updates, Binding, KILL |
 //! | `place`, `plan`, `schedule` | where a pod goes; room set aside; the scheduling pass |
 //! | [`preempt`] | whose end makes room for a pod of higher priority |
 //! | `reconcile` | explicit and implicit reconciliation |
 
 mod agents;
+pub mod evacuation;
 pub mod event;
 pub mod ids;
 mod life;
+pub mod maintenance;
 mod market;
 pub mod node;
 mod nodes;
@@ -28,8 +33,10 @@ mod plan;
 pub mod pod;
 mod pods;
 pub mod pool;
+mod ports;
 pub mod preempt;
 mod reconcile;
+mod rollout;
 mod schedule;
 pub mod summary;
 pub mod task;
@@ -54,6 +61,7 @@ use offer::OfferStore;
 use pod::Pod;
 use pool::Amounts;
 use reconcile::Reconciliation;
+use rollout::Rollout;
 use task::Ledger;
 use timers::{Timer, Timers};
 
@@ -77,6 +85,10 @@ pub struct CoreConfig {
     pub refuse_seconds: f64,
     /// How long a node may take to become Ready.
     pub start_timeout: Duration,
+    /// How long before its agent's maintenance a node is emptied.
+    pub maintenance_lead: Duration,
+    /// What every node shall be ([`seam::node::Revision::digest`]); none: they stay as they are.
+    pub revision: Option<String>,
     /// Makes ExecutorInfo (protobuf) for an executor id.
     pub executor_info: ExecutorTemplate,
 }
@@ -102,6 +114,8 @@ impl Default for CoreConfig {
             linger: Duration::from_secs(1),
             refuse_seconds: 10.0,
             start_timeout: Duration::from_secs(600),
+            maintenance_lead: Duration::from_secs(900),
+            revision: None,
             executor_info: ExecutorTemplate(mesos::pb::ExecutorInfo::default()),
         }
     }
@@ -147,9 +161,12 @@ pub struct State {
     backing_off: BTreeSet<PodUid>,
     unaccounted: BTreeSet<PodUid>,
     ledger: Ledger,
+    /// Port numbers that pods use and no task holds.
+    owed_ports: ports::OwedPorts,
     offers: OfferStore,
+    rollout: Rollout,
     /// What each held pool looks like to the filters; rebuilt when something about it changed.
-    candidates: HashMap<(AgentId, Role), Candidate>,
+    candidates: HashMap<AgentId, BTreeMap<Role, Candidate>>,
     /// Room that this pass has set aside for nominated pods, by node.
     booked: BTreeMap<NodeName, Vec<(PodDemand, Fit)>>,
     /// Where the search for a place went on; spreads pods over equal agents.
@@ -165,6 +182,7 @@ pub struct State {
     /// Whether a REVIVE may bring offers that are of use now.
     wants_revive: bool,
     last_revive: Time,
+    revival: market::Revival,
     /// REVIVEs in a row that led to no launch.
     fruitless_revives: u32,
     /// Counters for the metrics.
@@ -177,6 +195,7 @@ impl State {
     /// A framework that knows nothing yet. The seed makes task ids, jitter and ports.
     pub fn new(config: CoreConfig, seed: u64, now: Time) -> Self {
         Self {
+            rollout: Rollout::new(config.revision.clone()),
             config,
             rng: StdRng::seed_from_u64(seed),
             now,
@@ -198,6 +217,7 @@ impl State {
             backing_off: BTreeSet::new(),
             unaccounted: BTreeSet::new(),
             ledger: Ledger::default(),
+            owed_ports: ports::OwedPorts::new(),
             offers: OfferStore::default(),
             candidates: HashMap::new(),
             booked: BTreeMap::new(),
@@ -209,6 +229,7 @@ impl State {
             suppressed: false,
             wants_revive: false,
             last_revive: Time(0),
+            revival: market::Revival::default(),
             fruitless_revives: 0,
             counters: summary::Counters::default(),
             launch_times: Vec::new(),
@@ -222,7 +243,9 @@ impl State {
             Event::Tick => {}
             Event::Subscribed => self.subscribed(),
             Event::Disconnected => self.disconnected(),
+            Event::Revived => self.revived(),
             Event::Offers(offers) => {
+                self.revive_is_answered();
                 for (offer, agent) in offers {
                     self.offered(offer, agent);
                 }
@@ -231,9 +254,15 @@ impl State {
                 if let Some((agent, role)) = self.offers.rescind(&id) {
                     self.counters.offers_rescinded += 1;
                     self.void_plan(&agent, &role);
+                    if self.node_of.contains_key(&agent) {
+                        // Perhaps it is being drained.
+                        self.emit(Effect::PollAgents);
+                    }
                     self.stale(&agent);
                 }
             }
+            Event::InverseOffers(offers) => self.inverse_offered(offers),
+            Event::EvictionHeld(uid) => self.eviction_held(&uid),
             Event::Update(update) => self.update(update),
             Event::Doubt(tasks) => self.doubt(&tasks),
             Event::Failure { agent, executor } => self.failure(&agent, executor.as_ref()),
@@ -302,6 +331,7 @@ impl State {
                 self.wake_pods();
             }
             Timer::Reconcile => self.check_reconciliation(),
+            Timer::Rollout => self.roll_out(),
         }
     }
 
@@ -329,12 +359,13 @@ impl State {
 
     /// What the filters see of an agent has changed.
     fn stale(&mut self, agent: &AgentId) {
-        self.candidates.retain(|(of, _), _| of != agent);
+        self.candidates.remove(agent);
         self.dirty = true;
     }
 
     fn disconnected(&mut self) {
         self.connected = false;
+        self.revival = market::Revival::default();
         self.offers.clear();
         self.candidates.clear();
         self.void_all_plans();
@@ -346,6 +377,7 @@ impl State {
         // The client subscribes without suppressed roles.
         self.suppressed = false;
         self.dirty = true;
+        self.hear_of_outages_again();
         self.start_reconciliation();
         self.emit(Effect::PollAgents);
     }

@@ -34,7 +34,9 @@ use mesos::pb;
 
 use crate::placement::Capacity;
 
+use super::evacuation::Evacuation;
 use super::ids::{AgentId, ExecutorId, NodeName, PodUid, Role, TaskId, Time};
+use super::maintenance::Unavailability;
 use super::pool::{Amounts, Grant};
 
 /// A Mesos agent.
@@ -56,6 +58,10 @@ pub struct Agent {
     pub takes_limits: bool,
     /// Whether the master counts it as active.
     pub active: bool,
+    /// Whether an operator drains it.
+    pub draining: bool,
+    /// Its next planned outage, and when Mesos last spoke of it.
+    pub unavailable: Option<(Unavailability, Time)>,
     /// The most that was offered and declined, for the reasons in FailedScheduling, and to tell
     /// news from offers that return.
     pub declined: BTreeMap<Role, Declined>,
@@ -90,6 +96,8 @@ impl Agent {
             total: Amounts::default(),
             takes_limits: false,
             active: true,
+            draining: false,
+            unavailable: None,
             declined: BTreeMap::new(),
             not_before: Time(0),
             failures: 0,
@@ -141,6 +149,8 @@ pub struct AgentReport {
     pub takes_limits: bool,
     /// Whether it is registered and active.
     pub active: bool,
+    /// Whether an operator drains it, or has drained it and not brought it back.
+    pub draining: bool,
 }
 
 /// A Node object as the API server has it.
@@ -162,6 +172,9 @@ pub struct NodeView {
     pub other: BTreeMap<String, u64>,
     /// Whether it is being deleted.
     pub deleting: bool,
+    /// Annotation `k8s.mesosphere.io/drain`: it is to be emptied and given back; disruption
+    /// budgets hold for so long.
+    pub drain: Option<Duration>,
     /// Our annotations; `None` on nodes that are not ours.
     pub ours: Option<NodeNote>,
 }
@@ -257,6 +270,8 @@ pub struct Node {
     pub object: Option<NodeView>,
     /// What is set aside for the node task and for pods that will be launched with it.
     pub plan: Plan,
+    /// It is being emptied.
+    pub evacuation: Option<Evacuation>,
     /// Since when it has had no pods but those of DaemonSets.
     pub idle_since: Option<Time>,
     /// Whether the object is to be deleted once the life is over.
@@ -270,6 +285,8 @@ pub struct Node {
     /// When a wanted effect on the object was last asked for; it is asked for again if the
     /// watch does not show it.
     pub asked: Time,
+    /// The same, of the taint for an outage.
+    pub asked_outage: Time,
 }
 
 /// What is set aside on held offers for a node that is being prepared.
@@ -294,12 +311,14 @@ impl Node {
             life: None,
             object: None,
             plan: Plan::default(),
+            evacuation: None,
             idle_since: None,
             give_up: false,
             taint: false,
             gone_by_operator: false,
             unproven: false,
             asked: Time(0),
+            asked_outage: Time(0),
         }
     }
 
@@ -309,6 +328,7 @@ impl Node {
             self.phase = phase;
             self.since = now;
             self.idle_since = None;
+            self.evacuation = None;
         }
     }
 

@@ -26,6 +26,7 @@ impl State {
                 || old.taints != view.taints
                 || old.unschedulable != view.unschedulable
                 || old.other != view.other
+                || old.drain != view.drain
         });
         let deleting = view.deleting;
         node.object = Some(view);
@@ -194,17 +195,21 @@ impl State {
         let Some(node) = node else {
             return;
         };
-        let ToFramework::Component {
-            component,
-            reason,
-            message,
-            warning,
-        } = message;
-        self.emit(Effect::NodeEvent {
-            node,
-            reason,
-            message: format!("{component}: {message}"),
-            warning,
-        });
+        match message {
+            ToFramework::Component {
+                component,
+                reason,
+                message,
+                warning,
+            } => self.emit(Effect::NodeEvent {
+                node,
+                reason,
+                message: format!("{component}: {message}"),
+                warning,
+            }),
+            ToFramework::Revision { digest, state } => {
+                self.revision_answered(&node, &digest, state);
+            }
+        }
     }
 }

@@ -66,7 +66,16 @@ impl State {
         let Some(agent) = self.agents.get(id) else {
             return not_now("node(s) whose Mesos agent is not registered");
         };
+        if agent.draining {
+            return not_now("node(s) whose Mesos agent is being drained");
+        }
+        if self.outage_is_near(id) {
+            return not_now("node(s) whose Mesos agent is about to be maintained");
+        }
         let node = self.node_of.get(id).and_then(|name| self.nodes.get(name));
+        if node.is_some_and(|n| n.evacuation.is_some()) {
+            return not_now("node(s) that are being emptied");
+        }
         match node.map(|n| (n.phase, n.give_up)) {
             Some((NodePhase::Ready, false)) => Ok(Rank::Ready),
             Some((NodePhase::Starting, false)) => Ok(Rank::Starting),
@@ -252,13 +261,21 @@ impl State {
         role: &Role,
     ) -> Option<Fit> {
         let requirements = template.requirements.as_ref().ok()?;
-        let key = (agent.clone(), role.clone());
-        if !self.candidates.contains_key(&key) {
+        let known = |state: &Self| {
+            state
+                .candidates
+                .get(agent)
+                .is_some_and(|of| of.contains_key(role))
+        };
+        if !known(self) {
             let pool = &self.offers.get(agent, role)?.free;
             let candidate = self.candidate(agent, rank, pool);
-            self.candidates.insert(key.clone(), candidate);
+            self.candidates
+                .entry(agent.clone())
+                .or_default()
+                .insert(role.clone(), candidate);
         }
-        let candidate = self.candidates.get(&key)?;
+        let candidate = self.candidates.get(agent)?.get(role)?;
         let fit = fits(requirements, candidate)?;
         // The filters count bytes, Mesos whole MiB.
         let held = self.offers.get(agent, role)?;

@@ -188,6 +188,9 @@ impl State {
         if let Some(pod) = self.pods.get_mut(uid) {
             pod.queued_at = now;
         }
+        if self.queue.is_empty() {
+            self.waiting_begins();
+        }
         self.set_stage(uid, Stage::Queued);
         self.dirty = true;
     }

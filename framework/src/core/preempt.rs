@@ -33,7 +33,16 @@ const ASK_AGAIN: Duration = Duration::from_secs(10);
 const FREED_WITHIN: Duration = Duration::from_secs(15);
 /// Searches for victims in one pass at most: each looks at every pod of every node. Who comes
 /// after them waits for another pass.
-pub(super) const SEARCHES: usize = 16;
+const SEARCHES: usize = 16;
+
+/// What one pass has spent on searches for victims.
+#[derive(Debug, Default)]
+pub(super) struct Searches {
+    done: usize,
+    /// The least priority of all bound pods, once it was looked for: without this, clusters
+    /// whose pods are all alike would search in vain all the time.
+    least: Option<i32>,
+}
 
 /// A pod waits for what its victims free.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,7 +99,7 @@ impl State {
 
     fn look_anew(&mut self, node: &NodeName) {
         if let Some(agent) = self.nodes.get(node).map(|n| n.agent.clone()) {
-            self.candidates.retain(|(of, _), _| *of != agent);
+            self.candidates.remove(&agent);
         }
     }
 
@@ -103,7 +112,8 @@ impl State {
         }
     }
 
-    /// Whether a pod that was not placed still waits for its victims' room. If so, that is set aside for it.
+    /// Whether a pod that was not placed still waits for its victims' room, which is set aside
+    /// for it then, or has just given that up: before it looks for other victims it backs off.
     pub(super) fn waits_for_victims(&mut self, uid: &PodUid, template: &PodTemplate) -> bool {
         let Some(nomination) = self.pods.get(uid).and_then(|p| p.nomination.clone()) else {
             return false;
@@ -124,7 +134,8 @@ impl State {
         let waits = takes_pods && freed.is_none_or(|since| now.since(since) < FREED_WITHIN);
         if !waits {
             self.drop_nomination(uid);
-            return false;
+            self.back_off(uid);
+            return true;
         }
         self.book(&nomination.node, template);
         let again = now.since(nomination.asked) >= ASK_AGAIN;
@@ -153,10 +164,20 @@ impl State {
 
     /// Looks for pods of lower priority whose end would make room for this one, tells them to end and
     /// nominates the pod. False if there are none.
-    pub(super) fn preempt(&mut self, uid: &PodUid, template: &PodTemplate) -> bool {
+    pub(super) fn preempt(
+        &mut self,
+        uid: &PodUid,
+        template: &PodTemplate,
+        searches: &mut Searches,
+    ) -> bool {
         let Some(priority) = self.pods.get(uid).map(|p| p.view.priority) else {
             return false;
         };
+        let least = *searches.least.get_or_insert_with(|| self.least_priority());
+        if priority <= least || searches.done == SEARCHES {
+            return false;
+        }
+        searches.done += 1;
         let Some((node, victims)) = self.choose_victims(priority, template) else {
             return false;
         };
@@ -178,6 +199,11 @@ impl State {
         }
         self.book(&node, template);
         true
+    }
+
+    fn least_priority(&self) -> i32 {
+        let bound = self.pods.values().filter(|p| p.view.node.is_some());
+        bound.map(|p| p.view.priority).min().unwrap_or(i32::MAX)
     }
 
     fn tell_victims(&mut self, by: &PodUid, node: &NodeName, victims: &[PodUid]) {

@@ -21,13 +21,13 @@ use super::place::{Order, Place, Rank};
 use super::pod::{PodTemplate, Stage};
 use super::pods::EVICT_AFTER;
 use super::pool::{Amounts, Grant};
-use super::preempt::SEARCHES;
+use super::preempt::Searches;
 use super::task::TaskPhase;
 use super::timers::Timer;
 
 /// A pod is not called unschedulable before offers had this long to come: an allocation takes up
 /// to a second.
-const SETTLE: Duration = Duration::from_millis(1500);
+pub(super) const SETTLE: Duration = Duration::from_millis(1500);
 /// So long a pod waits for offers of agents whose nodes run, before it has a node started. A REVIVE
 /// brings them within milliseconds; shorter than offers are held.
 const FRESH_AFTER: Duration = Duration::from_millis(500);
@@ -41,6 +41,7 @@ impl State {
         let mut accepts = Accepts::new();
         self.plan_waiting_nodes();
         self.adopt_pods(&mut accepts);
+        self.cover_ports(&mut accepts);
         self.place_pods(&mut accepts);
         self.keep_nodes_min();
         self.launch_nodes(&mut accepts);
@@ -53,6 +54,10 @@ impl State {
         }
         self.return_offers();
         self.revive_or_suppress();
+        if self.queue.is_empty() {
+            // Made anew in microseconds, and of some size for each agent.
+            self.candidates = HashMap::new();
+        }
     }
 
     /// Bound pods without a task get one on their node's agent, or are evicted.
@@ -134,13 +139,22 @@ impl State {
             return;
         }
         self.forget_bookings();
-        let waiting = self.waiting_pods();
         let mut order = self.order();
+        let due = self.offers_due_in();
+        if order.is_empty()
+            && let Some(left) = due
+        {
+            // Nothing to choose from, and too early to say so: with thousands of pods that wait,
+            // even looking costs.
+            self.after(left, Timer::Schedule);
+            return;
+        }
+        let waiting = self.waiting_pods();
         // Pods of one template fail alike, as long as nothing is added in between.
         let mut hopeless: HashMap<(*const PodTemplate, bool), Option<Arc<str>>> = HashMap::new();
         let awaits = self.awaits_running_nodes();
         let mut settles: Option<Duration> = None;
-        let mut searches = 0;
+        let mut searches = Searches::default();
         for uid in waiting {
             let Some(pod) = self.pods.get(&uid) else {
                 continue;
@@ -166,6 +180,11 @@ impl State {
                 settles = Some(settles.map_or(left, |least| least.min(left)));
                 continue;
             }
+            if let Some(left) = due {
+                settles = Some(settles.map_or(left, |least| least.min(left)));
+                continue;
+            }
+            self.judging();
             let message = match hopeless.get(&key).cloned().flatten() {
                 Some(message) => message,
                 None => {
@@ -185,8 +204,7 @@ impl State {
                 pod: reference,
                 message: message.to_string(),
             });
-            searches += 1;
-            if searches <= SEARCHES && self.preempt(&uid, &template) {
+            if self.preempt(&uid, &template, &mut searches) {
                 self.enqueue(&uid);
                 settles = Some(settles.map_or(SETTLE, |least| least.min(SETTLE)));
             } else {
@@ -230,14 +248,17 @@ impl State {
             return;
         };
         if let (Some(candidate), Ok(requirements)) = (
-            self.candidates.get_mut(&(agent.clone(), role.clone())),
+            self.candidates
+                .get_mut(agent)
+                .and_then(|of| of.get_mut(role)),
             &template.requirements,
         ) {
             candidate.take(&requirements.demand, &place.fit);
         }
         // Another role's pool of the same node sees one pod more, too.
-        self.candidates
-            .retain(|(of, other), _| of != agent || other == role);
+        if let Some(of) = self.candidates.get_mut(agent) {
+            of.retain(|other, _| other == role);
+        }
         if let Some(pod) = self.pods.get_mut(uid) {
             // The Binding clears what was written about it.
             pod.nomination = None;

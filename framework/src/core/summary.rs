@@ -23,6 +23,8 @@ pub struct Counters {
     pub offers_accepted: u64,
     /// Offers rescinded.
     pub offers_rescinded: u64,
+    /// Inverse offers received, and answered.
+    pub inverse_offers: u64,
     /// Pods' tasks launched.
     pub pods_launched: u64,
     /// Node tasks launched.

@@ -77,6 +77,8 @@ pub struct Task {
     pub last_update: Option<[u8; 16]>,
     /// Role whose offer it was launched with; unknown after a restart.
     pub role: Option<Role>,
+    /// Whether it only holds ports for a pod that has another task.
+    pub extra: bool,
 }
 
 /// All tasks.
@@ -250,6 +252,7 @@ mod tests {
                 heard: Time(0),
                 last_update: None,
                 role: None,
+                extra: false,
             });
             assert!(ledger.end(&id).is_some());
         }

@@ -20,6 +20,8 @@ pub enum Timer {
     Schedule,
     /// The reconciliation.
     Reconcile,
+    /// The roll-out of the nodes' revision.
+    Rollout,
 }
 
 /// At most one moment for each timer.

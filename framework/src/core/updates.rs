@@ -33,6 +33,13 @@ impl State {
             self.finish_implicit();
             return;
         }
+        if update.draining
+            && let Some(agent) = &update.agent
+        {
+            self.agent_drains(agent, true);
+            // The operator API says how far it is, and whether it still is.
+            self.emit(Effect::PollAgents);
+        }
         if self.ledger.get(&update.task).is_none() && !self.adopt_stray(&update) {
             return;
         }
@@ -100,6 +107,7 @@ impl State {
                     self.node_touched(&node);
                     return true;
                 }
+                let extra = lives && self.is_extra(&uid, &node);
                 self.insert_task(
                     &update.task,
                     &agent,
@@ -107,7 +115,12 @@ impl State {
                     Some(&uid),
                     TaskPhase::Launching,
                 );
-                self.kill(&update.task, "no pod needs it");
+                if !extra {
+                    self.kill(&update.task, "no pod needs it");
+                } else if let Some(task) = self.ledger.get_mut(&update.task) {
+                    task.phase = TaskPhase::Bound;
+                    task.extra = true;
+                }
                 true
             }
             (Some(TaskKind::Node { node, .. }), _) => {
@@ -147,6 +160,7 @@ impl State {
             heard: self.now,
             last_update: None,
             role: None,
+            extra: false,
         });
         self.after(SILENCE, Timer::Task(id.clone()));
     }
@@ -177,6 +191,10 @@ impl State {
             return;
         };
         let was = task.phase;
+        if task.extra {
+            task.phase = TaskPhase::Bound;
+            return;
+        }
         let (node, pod) = (task.node.clone(), task.pod.clone());
         // Those of an earlier process have no role here, and an unknown beginning.
         let took =
@@ -332,10 +350,13 @@ impl State {
             return;
         };
         self.dirty = true;
-        let Some(uid) = task.pod else {
+        let Some(uid) = task.pod.clone() else {
             self.node_task_ended(&task.node, id, end, text);
             return;
         };
+        self.ports_may_be_owed(&task);
+        // What it held is free, and may be what a pod waits for.
+        self.wants_revive |= !self.queue.is_empty();
         self.node_touched(&task.node);
         let Some(pod) = self.pods.get(&uid) else {
             return;

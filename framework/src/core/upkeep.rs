@@ -40,12 +40,20 @@ impl State {
             }
             NodePhase::Ready => {
                 self.ask_taint(name, false);
-                self.check_idle(name);
+                self.ask_outage_taint(name);
+                self.check_outage(name);
+                if !self.check_evacuation(name) {
+                    self.check_idle(name);
+                }
             }
             NodePhase::Unreachable => self.ask_taint(name, true),
             NodePhase::Draining => self.check_draining(name),
             NodePhase::Clearing => self.check_clearing(name),
-            NodePhase::Offline => self.check_offline(name),
+            NodePhase::Offline => {
+                self.ask_outage_taint(name);
+                self.check_outage(name);
+                self.check_offline(name);
+            }
         }
     }
 
@@ -120,6 +128,33 @@ impl State {
         if now.since(node.asked) >= ASK_AGAIN {
             node.asked = now;
             self.emit(Effect::TaintUnreachable {
+                node: name.clone(),
+                wanted,
+            });
+        }
+        self.after(ASK_AGAIN, Timer::Node(name.clone()));
+    }
+
+    /// The taint of an agent whose outage is near: no pod is to be put there by whoever else
+    /// binds pods, and people see why.
+    fn ask_outage_taint(&mut self, name: &NodeName) {
+        let now = self.now;
+        let Some(node) = self.nodes.get(name) else {
+            return;
+        };
+        let wanted = self.outage_is_near(&node.agent);
+        let Some(object) = &node.object else {
+            return;
+        };
+        let key = seam::names::AGENT_MAINTENANCE_TAINT;
+        if object.taints.iter().any(|t| t.key == key) == wanted {
+            return;
+        }
+        if now.since(node.asked_outage) >= ASK_AGAIN {
+            if let Some(node) = self.nodes.get_mut(name) {
+                node.asked_outage = now;
+            }
+            self.emit(Effect::TaintMaintenance {
                 node: name.clone(),
                 wanted,
             });
@@ -208,8 +243,15 @@ impl State {
             return;
         }
         let idle_for = now.since(node.since);
-        if !node.give_up && idle_for < timeout {
-            self.after(timeout - idle_for, Timer::Node(name.clone()));
+        // It is to come back after the outage, as it was.
+        let away = self
+            .agents
+            .get(&node.agent)
+            .is_some_and(|agent| agent.draining || agent.unavailable.is_some());
+        if !node.give_up && (idle_for < timeout || away) {
+            let left = timeout.saturating_sub(idle_for);
+            let left = if left.is_zero() { timeout } else { left };
+            self.after(left, Timer::Node(name.clone()));
             return;
         }
         node.give_up = true;

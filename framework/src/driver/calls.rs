@@ -11,7 +11,7 @@ use seam::message::ToExecutor;
 use tokio::sync::mpsc;
 
 use crate::core::event::Update;
-use crate::core::ids::{AgentId, OfferId, TaskId};
+use crate::core::ids::{AgentId, ExecutorId, OfferId, TaskId};
 use crate::core::task::{End, MesosState};
 use crate::core::{Effect, Event};
 use crate::metrics::{CallOutcome, Metrics};
@@ -33,6 +33,7 @@ pub async fn run(
             Effect::Accept { launches, .. } => launches.iter().map(|l| l.task().clone()).collect(),
             _ => Vec::new(),
         };
+        let revives = matches!(effect, Effect::Revive);
         let Some(call) = call_for(effect, &settings, &events).await else {
             continue;
         };
@@ -44,6 +45,10 @@ pub async fn run(
             CallOutcome::Failed
         };
         metrics.mesos_call(name, outcome);
+        if revives {
+            // The receiver is gone only at the end of the process.
+            let _ = events.send(Event::Revived).await;
+        }
         let Err((error, certain)) = sent else {
             continue;
         };
@@ -70,6 +75,7 @@ async fn not_started(events: &mpsc::Sender<Event>, tasks: Vec<TaskId>, why: &str
             text: format!("ACCEPT failed: {why}"),
             uuid: None,
             reconciliation: false,
+            draining: false,
         };
         let _ = events.send(Event::Update(update)).await;
     }
@@ -123,6 +129,21 @@ fn agent_id(id: &AgentId) -> pb::AgentId {
     pb::AgentId {
         value: id.to_string(),
     }
+}
+
+/// MESSAGE to an executor; `None` for what has no JSON form, which plain data always has.
+fn message(executor: &ExecutorId, agent: &AgentId, what: &ToExecutor) -> Option<Call> {
+    Some(Call {
+        message: Some(call::Message {
+            agent_id: agent_id(agent),
+            executor_id: pb::ExecutorId {
+                value: executor.to_string(),
+            },
+            data: serde_json::to_vec(what).ok()?,
+        }),
+        r#type: Some(Type::Message as i32),
+        ..Call::default()
+    })
 }
 
 fn filters(refuse_seconds: f64) -> Option<pb::Filters> {
@@ -183,6 +204,28 @@ async fn call_for(
             }),
             ..blank(Type::Decline)
         },
+        Effect::AnswerInverse {
+            offers,
+            accept: true,
+            refuse_seconds,
+        } => Call {
+            accept_inverse_offers: Some(call::AcceptInverseOffers {
+                inverse_offer_ids: offer_ids(offers),
+                filters: filters(refuse_seconds),
+            }),
+            ..blank(Type::AcceptInverseOffers)
+        },
+        Effect::AnswerInverse {
+            offers,
+            accept: false,
+            refuse_seconds,
+        } => Call {
+            decline_inverse_offers: Some(call::DeclineInverseOffers {
+                inverse_offer_ids: offer_ids(offers),
+                filters: filters(refuse_seconds),
+            }),
+            ..blank(Type::DeclineInverseOffers)
+        },
         Effect::Suppress => Call {
             suppress: Some(call::Suppress::default()),
             ..blank(Type::Suppress)
@@ -218,20 +261,20 @@ async fn call_for(
                 ..blank(Type::Shutdown)
             }
         }
-        Effect::Greet { executor, agent } => {
-            let message = ToExecutor::ApiServers {
+        Effect::Greet { executor, agent } => message(
+            &executor,
+            &agent,
+            &ToExecutor::ApiServers {
                 servers: settings.cluster.api_servers.clone(),
+            },
+        )?,
+        Effect::Revise { executor, agent } => {
+            let revision = settings.revision();
+            let wish = ToExecutor::Revise {
+                digest: revision.digest(),
+                revision: Box::new(revision),
             };
-            Call {
-                message: Some(call::Message {
-                    agent_id: agent_id(&agent),
-                    executor_id: pb::ExecutorId {
-                        value: executor.to_string(),
-                    },
-                    data: serde_json::to_vec(&message).ok()?,
-                }),
-                ..blank(Type::Message)
-            }
+            message(&executor, &agent, &wish)?
         }
         Effect::Acknowledge { task, agent, uuid } => Call {
             acknowledge: Some(call::Acknowledge {
@@ -256,3 +299,7 @@ async fn call_for(
         _ => return None,
     })
 }
+
+#[cfg(test)]
+#[path = "calls_tests.rs"]
+mod tests;

@@ -62,10 +62,13 @@ pub fn read(event: pb::scheduler::Event, metrics: &Metrics) -> Option<Event> {
                 }
             }
         }
-        // Inverse offers announce maintenance: the operator's drain KILLs what it must, so they
-        // need no answer.
-        Type::InverseOffers
-        | Type::RescindInverseOffer
+        Type::InverseOffers => {
+            let offers = event.inverse_offers?.inverse_offers;
+            let offers = offers.iter().filter_map(wire::inverse_offer).collect();
+            Some(Event::InverseOffers(offers))
+        }
+        // Answered at once, so none is out for long; see `core::maintenance`.
+        Type::RescindInverseOffer
         | Type::UpdateOperationStatus
         | Type::Error
         | Type::Heartbeat

@@ -6,6 +6,7 @@
 
 mod calls;
 mod mesos_loop;
+mod namesakes;
 mod objects;
 pub mod setup;
 mod status;
@@ -208,6 +209,17 @@ pub async fn lead(leader: Leader, stop: CancellationToken) -> Result<(), LeaderE
         events.clone(),
         stop.clone(),
     ));
+    tokio::spawn(namesakes::run(
+        leader.master.clone(),
+        leader.mesos_client.clone(),
+        namesakes::Ours {
+            name: leader.framework.name.clone(),
+            id: leader.framework_id.clone(),
+        },
+        leader.board.clone(),
+        leader.metrics.clone(),
+        stop.clone(),
+    ));
     if stop.is_cancelled() {
         return Ok(());
     }
@@ -324,11 +336,13 @@ impl Main {
         match effect {
             Effect::Accept { .. }
             | Effect::Decline { .. }
+            | Effect::AnswerInverse { .. }
             | Effect::Suppress
             | Effect::Revive
             | Effect::Kill { .. }
             | Effect::Shutdown { .. }
             | Effect::Greet { .. }
+            | Effect::Revise { .. }
             | Effect::Acknowledge { .. }
             | Effect::Reconcile { .. } => match calls.try_send(effect) {
                 Ok(()) => Ok(()),

@@ -25,7 +25,7 @@ use crate::core::{Effect, Event, event};
 use crate::kube::api::{call, unless_missing};
 use crate::kube::binding::{self, Bound, PodRef};
 use crate::kube::events::{Kind, Note, Recorder, Subject};
-use crate::kube::pods::{Disruption, WaitReason};
+use crate::kube::pods::{Disruption, Evicted, WaitReason};
 use crate::kube::{ApiError, Retry, bootstrap, nodes, pods};
 use crate::metrics::{CallOutcome, Metrics};
 use crate::placement::names::NodeName;
@@ -141,11 +141,13 @@ fn key_of(effect: &Effect) -> Option<String> {
         | Effect::DeleteNode { node, .. }
         | Effect::TaintUnreachable { node, .. }
         | Effect::TaintOutOfService { node }
+        | Effect::TaintMaintenance { node, .. }
         | Effect::Cordon { node } => node.to_string(),
         Effect::Bind { pod, .. }
         | Effect::Annotate { pod, .. }
         | Effect::FailPod { pod, .. }
         | Effect::EvictPod { pod, .. }
+        | Effect::EvictByBudget { pod, .. }
         | Effect::Preempt { pod, .. }
         | Effect::Nominate { pod, .. }
         | Effect::Unschedulable { pod, .. } => pod.uid.to_string(),
@@ -208,11 +210,13 @@ fn name_of(effect: &Effect) -> &'static str {
         Effect::PrepareNode { .. } => "prepare-node",
         Effect::Bind { .. } => "bind",
         Effect::DeleteNode { .. } => "delete-node",
-        Effect::TaintUnreachable { .. } | Effect::TaintOutOfService { .. } => "taint",
+        Effect::TaintUnreachable { .. }
+        | Effect::TaintMaintenance { .. }
+        | Effect::TaintOutOfService { .. } => "taint",
         Effect::Cordon { .. } => "cordon",
         Effect::Annotate { .. } => "annotate",
         Effect::FailPod { .. } => "fail-pod",
-        Effect::EvictPod { .. } => "evict",
+        Effect::EvictPod { .. } | Effect::EvictByBudget { .. } => "evict",
         Effect::Preempt { .. } => "preempt",
         Effect::Nominate { .. } => "nominate",
         Effect::Unschedulable { .. } => "unschedulable",
@@ -236,12 +240,22 @@ async fn carry_out(context: &Context, effect: Effect) {
                 .map(drop)
         }
         Effect::TaintUnreachable { node, wanted } => {
-            let taint = [taint(names::AGENT_UNREACHABLE_TAINT, "NoSchedule", None)];
-            let (add, remove): (&[Taint], &[Taint]) =
-                if wanted { (&taint, &[]) } else { (&[], &taint) };
-            patiently(|| nodes::change_taints(&context.client, node.as_str(), add, remove))
-                .await
-                .map(drop)
+            own_taint(
+                context,
+                node.as_str(),
+                names::AGENT_UNREACHABLE_TAINT,
+                wanted,
+            )
+            .await
+        }
+        Effect::TaintMaintenance { node, wanted } => {
+            own_taint(
+                context,
+                node.as_str(),
+                names::AGENT_MAINTENANCE_TAINT,
+                wanted,
+            )
+            .await
         }
         Effect::TaintOutOfService { node } => {
             let taint = [taint(OUT_OF_SERVICE, "NoExecute", Some("mesos-agent-gone"))];
@@ -255,6 +269,7 @@ async fn carry_out(context: &Context, effect: Effect) {
         Effect::Annotate { pod, task } => annotate(context, &pod, task.as_str()).await,
         Effect::FailPod { pod, message } => fail_pod(context, &pod, message).await,
         Effect::EvictPod { pod, message } => evict(context, &pod, message).await,
+        Effect::EvictByBudget { pod, message } => evict_by_budget(context, &pod, message).await,
         Effect::Preempt { pod, by, node } => preempt(context, &pod, &by, node.as_str()).await,
         Effect::Nominate { pod, node } => nominate(context, &pod, node.as_ref()).await,
         Effect::Unschedulable { pod, message } => unschedulable(context, &pod, message).await,
@@ -270,6 +285,15 @@ async fn carry_out(context: &Context, effect: Effect) {
     if let Err(error) = result {
         tracing::warn!(%error, "an effect failed");
     }
+}
+
+/// Sets or removes a taint NoSchedule of ours.
+async fn own_taint(context: &Context, node: &str, key: &str, wanted: bool) -> Result<(), ApiError> {
+    let taint = [taint(key, "NoSchedule", None)];
+    let (add, remove): (&[Taint], &[Taint]) = if wanted { (&taint, &[]) } else { (&[], &taint) };
+    patiently(|| nodes::change_taints(&context.client, node, add, remove))
+        .await
+        .map(drop)
 }
 
 fn taint(key: &str, effect: &str, value: Option<&str>) -> Taint {
@@ -499,6 +523,42 @@ async fn nominate(
     let target = reference(pod);
     let node = node.map(|name| name.as_str());
     patiently(|| pods::nominate(&context.client, &target, node)).await
+}
+
+/// Through the eviction API. What a budget refuses is asked for again by the core.
+async fn evict_by_budget(
+    context: &Context,
+    pod: &event::PodRef,
+    message: String,
+) -> Result<(), ApiError> {
+    let target = reference(pod);
+    let note = |kind, reason: &str, message| Note {
+        subject: Subject::Pod(target.clone()),
+        kind,
+        reason: reason.to_owned(),
+        message,
+    };
+    match patiently(|| pods::evict(&context.client, &target, None)).await? {
+        Evicted::Yes => {
+            context
+                .recorder
+                .publish(note(Kind::Normal, "Evicted", message));
+        }
+        Evicted::Gone => {}
+        Evicted::NotNow {
+            message: budget, ..
+        } => {
+            let message = format!("{message}. The pod is not evicted now: {budget}");
+            context
+                .recorder
+                .publish(note(Kind::Warning, "EvictionBlocked", message));
+            let _ = context
+                .events
+                .send(Event::EvictionHeld(pod.uid.clone()))
+                .await;
+        }
+    }
+    Ok(())
 }
 
 async fn unschedulable(

@@ -9,7 +9,7 @@ use kube::Client;
 use kube::config::Kubeconfig;
 use mesos::http::{ClientConfig, Credentials, PemSource, SecretSource};
 use mesos::master::MasterUrl;
-use seam::node::{ClusterConfig, NodeOptions, Payload};
+use seam::node::{Artifact, ClusterConfig, HttpProxy, NodeOptions, Payload};
 use tokio_util::sync::CancellationToken;
 
 use super::status::Board;
@@ -97,13 +97,9 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), RunErr
     tracing::info!(listen = %options.listen, port, advertise, "HTTP server");
 
     let base = format!("http://{advertise}");
-    let payload = payload(&options, &artifacts, &base).await?;
-    let executor_uri = if is_url(&options.executor_uri) {
-        options.executor_uri.clone()
-    } else {
-        let artifact = artifacts.add(Path::new(&options.executor_uri)).await?;
-        artifact.url(&base)
-    };
+    let ca = artifacts_ca(&options)?;
+    let payload = payload(&options, &artifacts, &base, &ca).await?;
+    let (executor_uri, executor_program) = executor(&options, &artifacts, &base, &ca).await?;
 
     let identity = identity(SocketAddr::new(options.listen.ip(), port));
     let lease_name = framework_id::object_name(&options.framework_name);
@@ -149,7 +145,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), RunErr
     board.framework_id(&framework_id);
     let (recorder, _writer) = events::spawn(client.clone(), &options.scheduler_name, &hostname());
     let overhead = options.node_overhead();
-    let executor = ExecutorDescription {
+    let executor_info = ExecutorDescription {
         uri: executor_uri,
         arguments: options.executor_args.clone(),
         shutdown_grace: options.executor_grace.as_secs().max(1),
@@ -167,11 +163,18 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), RunErr
             vxlan_port: options.vxlan_port,
         },
         payload,
+        executor: executor_program,
         options: NodeOptions {
             verbosity: options.node_verbosity,
             kubelet_args: options.kubelet_args.clone(),
             kube_proxy_args: options.kube_proxy_args.clone(),
             registry_mirrors: options.registry_mirrors.clone(),
+            registry_cas: options.registry_cas.clone(),
+            http_proxy: HttpProxy {
+                http: options.node_http_proxy.clone(),
+                https: options.node_https_proxy.clone(),
+                no_proxy: options.node_no_proxy.clone(),
+            },
         },
         overhead,
         pod_overhead_bytes: options.pod_overhead,
@@ -186,7 +189,9 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), RunErr
         overcommit: options.overcommit,
         refuse_seconds: options.refuse_seconds.max(0.0),
         start_timeout: options.nodes_start_timeout,
-        executor_info: executor_template(&executor, &framework_id),
+        maintenance_lead: options.maintenance_lead,
+        revision: Some(settings.revision().digest()),
+        executor_info: executor_template(&executor_info, &framework_id),
         ..CoreConfig::default()
     };
     let leader = Leader {
@@ -269,36 +274,93 @@ fn is_url(text: &str) -> bool {
     text.contains("://")
 }
 
+/// A file that this framework serves, as executors are told of it.
+fn described(artifact: &crate::http::artifacts::Artifact, url: String) -> Artifact {
+    Artifact {
+        urls: vec![url],
+        sha256: artifact.sha256.clone(),
+        size: artifact.size,
+        ca: String::new(),
+    }
+}
+
 async fn payload(
     options: &Options,
     artifacts: &Artifacts,
     base: &str,
+    ca: &str,
 ) -> Result<Payload, RunError> {
     if !is_url(&options.payload) {
         let artifact = artifacts.add(Path::new(&options.payload)).await?;
-        return Ok(Payload {
-            urls: vec![artifact.url(base)],
-            sha256: artifact.sha256.clone(),
-            size: artifact.size,
-        });
+        return Ok(described(&artifact, artifact.url(base)));
     }
-    let digest = options.payload_sha256.as_deref().unwrap_or_default();
-    let digest_ok = digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit());
-    match options.payload_size {
-        Some(size) if digest_ok => Ok(Payload {
-            urls: vec![options.payload.clone()],
-            sha256: digest.to_ascii_lowercase(),
-            size,
-        }),
-        _ => Err(BadOption {
+    remote(
+        &options.payload,
+        options.payload_sha256.as_deref(),
+        options.payload_size,
+        ca,
+    )
+    .ok_or_else(|| {
+        BadOption {
             option: "--payload",
             why: format!(
                 "`{}` is a URL, so --payload-sha256 (64 hexadecimal digits) and --payload-size must say what is there",
                 options.payload
             ),
         }
-        .into()),
+        .into()
+    })
+}
+
+/// A file that somebody else serves; `None` where it is not said which.
+fn remote(url: &str, sha256: Option<&str>, size: Option<u64>, ca: &str) -> Option<Artifact> {
+    let digest = sha256
+        .filter(|digest| digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit()))?;
+    Some(Artifact {
+        urls: vec![url.to_owned()],
+        sha256: digest.to_ascii_lowercase(),
+        size: size?,
+        ca: ca.to_owned(),
+    })
+}
+
+/// The executor's URL, and its program where it is known by its digest.
+async fn executor(
+    options: &Options,
+    artifacts: &Artifacts,
+    base: &str,
+    ca: &str,
+) -> Result<(String, Option<Artifact>), RunError> {
+    let uri = &options.executor_uri;
+    if !is_url(uri) {
+        let artifact = artifacts.add(Path::new(uri)).await?;
+        let url = artifact.url(base);
+        return Ok((url.clone(), Some(described(&artifact, url))));
     }
+    let digest = options.executor_sha256.as_deref();
+    let program = remote(uri, digest, options.executor_size, ca);
+    if digest.is_some() && program.is_none() {
+        return Err(BadOption {
+            option: "--executor-sha256",
+            why: "it must be 64 hexadecimal digits".to_owned(),
+        }
+        .into());
+    }
+    Ok((uri.clone(), program))
+}
+
+/// The certificates of `--artifacts-ca`, or nothing.
+fn artifacts_ca(options: &Options) -> Result<String, RunError> {
+    let Some(file) = &options.artifacts_ca else {
+        return Ok(String::new());
+    };
+    std::fs::read_to_string(file).map_err(|error| {
+        BadOption {
+            option: "--artifacts-ca",
+            why: format!("{}: {error}", file.display()),
+        }
+        .into()
+    })
 }
 
 fn mesos_client(options: &Options) -> ClientConfig {

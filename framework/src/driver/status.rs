@@ -60,6 +60,11 @@ impl Board {
         self.change(|status| status.problem = problem);
     }
 
+    /// What somebody should look at, although everything works.
+    pub fn warning(&self, warning: Option<String>) {
+        self.change(|status| status.warning = warning);
+    }
+
     /// The framework stopped for good and waits for an operator: unhealthy from now on.
     pub fn ended(&self, why: String) {
         self.change(|status| {
@@ -102,9 +107,11 @@ pub fn show(metrics: &Metrics, state: &State) {
             offers_accepted: counters.offers_accepted,
             offers_declined: counters.offers_declined,
             offers_rescinded: counters.offers_rescinded,
+            inverse_offers: counters.inverse_offers,
             pods_launched: counters.pods_launched,
             nodes_launched: counters.nodes_launched,
             unschedulable: counters.unschedulable,
+            preemptions: counters.preemptions,
             reconciliations: counters.reconciliations,
             passes: counters.passes,
         },

@@ -4,14 +4,16 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use base64::Engine;
-use k8s_openapi::api::core::v1::{Node, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Node, PodSpec};
 use seam::names;
 
 use crate::core::ids::{AgentId, ExecutorId, NodeName, PodUid, Role, TaskId, Time};
 use crate::core::node::{NodeNote, NodeView};
 use crate::core::pod::{PodPhase, PodTemplate, PodView};
+use crate::kube::slim::SlimPod;
 use crate::placement::{PodRequirements, unconsidered};
 use crate::resources::{Accounting, PodDemand, Quantity};
 
@@ -45,12 +47,11 @@ impl Viewer {
     }
 
     /// A pod; `None` for an object without uid or spec, which the API server never sends.
-    pub fn pod(&mut self, pod: &Pod) -> Option<PodView> {
+    pub fn pod(&mut self, pod: &SlimPod) -> Option<PodView> {
         let meta = &pod.metadata;
-        let spec = pod.spec.as_ref()?;
         let uid = PodUid::from(meta.uid.as_deref()?);
         let annotation = |key: &str| meta.annotations.as_ref().and_then(|a| a.get(key));
-        let phase = match pod.status.as_ref().and_then(|s| s.phase.as_deref()) {
+        let phase = match pod.phase.as_deref() {
             Some("Succeeded" | "Failed") => PodPhase::Terminal,
             Some("Running") => PodPhase::Running,
             _ => PodPhase::Pending,
@@ -62,7 +63,7 @@ impl Viewer {
         };
         let template = match template {
             Some(template) => template,
-            None => self.template(&uid, meta.generation, spec, annotation(ROLES)),
+            None => self.template(&uid, pod, annotation(ROLES)),
         };
         if phase == PodPhase::Terminal {
             self.known.remove(&uid);
@@ -80,14 +81,12 @@ impl Viewer {
             uid,
             namespace: meta.namespace.as_deref()?.into(),
             name: meta.name.as_deref()?.into(),
-            priority: spec.priority.unwrap_or(0),
+            priority: pod.head.priority.unwrap_or(0),
             created: Time(u64::try_from(created).unwrap_or(0)),
-            ours: spec.scheduler_name.as_deref() == Some(&self.scheduler_name),
-            gated: spec
-                .scheduling_gates
-                .as_ref()
-                .is_some_and(|g| !g.is_empty()),
-            node: spec
+            ours: pod.head.scheduler_name.as_deref() == Some(&self.scheduler_name),
+            gated: pod.head.is_gated(),
+            node: pod
+                .head
                 .node_name
                 .as_deref()
                 .filter(|name| !name.is_empty())
@@ -109,17 +108,24 @@ impl Viewer {
     fn template(
         &mut self,
         uid: &PodUid,
-        generation: Option<i64>,
-        spec: &PodSpec,
+        pod: &SlimPod,
         roles: Option<&String>,
     ) -> Arc<PodTemplate> {
+        let generation = pod.metadata.generation;
         if let Some((known, template)) = self.known.get(uid)
             && generation.is_some()
             && *known == generation
         {
             return template.clone();
         }
-        let template = self.intern(spec, roles);
+        let template = match pod.spec() {
+            Ok(spec) => self.intern(&spec, roles),
+            Err(error) => Arc::new(PodTemplate::new(
+                Err(format!("the pod's specification cannot be read: {error}")),
+                None,
+                Vec::new(),
+            )),
+        };
         self.known
             .insert(uid.clone(), (generation, template.clone()));
         template
@@ -242,6 +248,9 @@ pub fn node(node: &Node) -> Option<NodeView> {
         pod_cidr: spec.pod_cidr.filter(|cidr| !cidr.is_empty()),
         other,
         deleting: meta.deletion_timestamp.is_some(),
+        // An unreadable time is none: budgets then hold for good.
+        drain: annotation(names::DRAIN)
+            .map(|text| crate::config::duration(&text).unwrap_or(Duration::MAX)),
         ours: note(),
     })
 }
@@ -256,7 +265,7 @@ mod tests {
         Viewer::new("default-scheduler", &roles, Accounting::default())
     }
 
-    fn pod(name: &str, change: impl FnOnce(&mut serde_json::Value)) -> Pod {
+    fn pod(name: &str, change: impl FnOnce(&mut serde_json::Value)) -> SlimPod {
         let mut pod = json!({
             "metadata": {"name": name, "namespace": "default", "uid": format!("uid-{name}"),
                          "generation": 1, "creationTimestamp": "2026-11-21T10:00:00Z"},
@@ -265,7 +274,7 @@ mod tests {
             "status": {"phase": "Pending"},
         });
         change(&mut pod);
-        serde_json::from_value(pod).unwrap()
+        serde_json::from_str(&pod.to_string()).unwrap()
     }
 
     #[test]

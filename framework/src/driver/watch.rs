@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client};
@@ -17,6 +17,7 @@ use super::view::{self, Viewer};
 use crate::core::Event;
 use crate::core::ids::{NodeName, PodUid};
 use crate::kube::bootstrap;
+use crate::kube::slim::SlimPod;
 
 /// Objects per page of a listing.
 const PAGE: u32 = 500;
@@ -32,7 +33,7 @@ pub async fn pods(
     stop: CancellationToken,
 ) {
     let config = watcher::Config::default().page_size(PAGE);
-    let stream = watcher(Api::<Pod>::all(client), config).default_backoff();
+    let stream = watcher(Api::<SlimPod>::all(client), config).default_backoff();
     let mut stream = std::pin::pin!(stream);
     let mut listed: HashSet<PodUid> = HashSet::new();
     loop {
@@ -55,7 +56,7 @@ pub async fn pods(
 }
 
 async fn pod_event(
-    event: watcher::Event<Pod>,
+    event: watcher::Event<SlimPod>,
     viewer: &mut Viewer,
     listed: &mut HashSet<PodUid>,
     events: &mpsc::Sender<Event>,

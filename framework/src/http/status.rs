@@ -51,6 +51,8 @@ pub struct Status {
     pub nodes: BTreeMap<&'static str, usize>,
     /// The last thing that went wrong and has not been mended, in a sentence.
     pub problem: Option<String>,
+    /// What somebody should look at, although everything works.
+    pub warning: Option<String>,
     /// Why the framework stopped for good and waits for an operator.
     pub ended: Option<String>,
     /// When the scheduling loop last came round. `None` before it has started.

@@ -17,5 +17,6 @@ pub mod lease;
 pub mod nodes;
 pub mod pods;
 mod recent;
+pub mod slim;
 
 pub use api::{ApiError, Retry};

@@ -63,12 +63,16 @@ pub struct CoreCounts {
     pub offers_declined: u64,
     /// Offers rescinded.
     pub offers_rescinded: u64,
+    /// Inverse offers.
+    pub inverse_offers: u64,
     /// Pods' tasks launched.
     pub pods_launched: u64,
     /// Node tasks launched.
     pub nodes_launched: u64,
     /// Attempts to place a pod that found nothing.
     pub unschedulable: u64,
+    /// Pods that others of lower priority had to make room for.
+    pub preemptions: u64,
     /// Reconciliations completed.
     pub reconciliations: u64,
     /// Scheduling passes.
@@ -111,6 +115,7 @@ pub struct Metrics {
     offers: Counters<OutcomeLabel>,
     launched: Counters<KindLabel>,
     unschedulable: Counter,
+    preemptions: Counter,
     passes: Counter,
     reconciliations: Counter,
     updates: Counters<StateLabel>,
@@ -123,6 +128,8 @@ pub struct Metrics {
     certificates: Counters<DecisionLabel>,
     events_dropped: Counter,
     problems: Counter,
+    namesakes: Gauge,
+    inverse_offers: Counter,
 }
 
 /// From 1 ms to half a minute.
@@ -157,6 +164,7 @@ impl Metrics {
             offers: Family::default(),
             launched: Family::default(),
             unschedulable: Counter::default(),
+            preemptions: Counter::default(),
             passes: Counter::default(),
             reconciliations: Counter::default(),
             updates: Family::default(),
@@ -170,6 +178,8 @@ impl Metrics {
             certificates: Family::default(),
             events_dropped: Counter::default(),
             problems: Counter::default(),
+            namesakes: Gauge::default(),
+            inverse_offers: Counter::default(),
         };
         metrics.register();
         metrics
@@ -207,6 +217,11 @@ impl Metrics {
             "unschedulable",
             "Attempts to place a pod that found nothing",
             self.unschedulable.clone(),
+        );
+        r.register(
+            "preemptions",
+            "Pods that others of lower priority had to make room for",
+            self.preemptions.clone(),
         );
         r.register(
             "scheduling_passes",
@@ -273,6 +288,16 @@ impl Metrics {
             "Unusual things that have no object",
             self.problems.clone(),
         );
+        r.register(
+            "namesakes",
+            "Other frameworks of this name on the same Mesos",
+            self.namesakes.clone(),
+        );
+        r.register(
+            "inverse_offers",
+            "Inverse offers, each of which was answered",
+            self.inverse_offers.clone(),
+        );
     }
 
     /// Everything, as text.
@@ -304,8 +329,10 @@ impl Metrics {
             set(&self.launched.get_or_create(&KindLabel { kind }), count);
         }
         set(&self.unschedulable, counts.unschedulable);
+        set(&self.preemptions, counts.preemptions);
         set(&self.passes, counts.passes);
         set(&self.reconciliations, counts.reconciliations);
+        set(&self.inverse_offers, counts.inverse_offers);
 
         self.leader.set(i64::from(picture.leader));
         self.connected.set(i64::from(picture.connected));
@@ -381,6 +408,11 @@ impl Metrics {
     /// So many Kubernetes events were dropped since the process started.
     pub fn events_dropped(&self, in_all: u64) {
         set(&self.events_dropped, in_all);
+    }
+
+    /// So many other frameworks have our name.
+    pub fn namesakes(&self, count: usize) {
+        self.namesakes.set(whole(count));
     }
 
     /// Something unusual happened.

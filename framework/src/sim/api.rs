@@ -41,6 +41,7 @@ struct Pod {
 
 #[derive(Debug)]
 struct Replicas {
+    priority: i32,
     count: usize,
     template: Arc<PodTemplate>,
 }
@@ -59,13 +60,40 @@ pub struct Api {
     pub last_message: String,
     /// Bindings created.
     pub bindings: u64,
+    /// Pods that were told to make room, each as often as it was told.
+    pub preempted: u64,
+    /// Whether disruption budgets refuse every eviction.
+    pub budget_refuses: bool,
+    /// Reasons of nodes' events so far.
+    pub node_events: Vec<String>,
 }
 
 impl Api {
     /// A replica set: its pods are created, and replaced whenever they end.
     pub fn add_replicas(&mut self, count: usize, template: Arc<PodTemplate>) -> usize {
-        self.sets.push(Replicas { count, template });
+        self.add_important_replicas(0, count, template)
+    }
+
+    /// The same with a priority.
+    pub fn add_important_replicas(
+        &mut self,
+        priority: i32,
+        count: usize,
+        template: Arc<PodTemplate>,
+    ) -> usize {
+        self.sets.push(Replicas {
+            priority,
+            count,
+            template,
+        });
         self.sets.len() - 1
+    }
+
+    /// How many pods of a set run.
+    pub fn running_of(&self, set: usize) -> usize {
+        self.live()
+            .filter(|p| p.set == set && p.view.phase == PodPhase::Running)
+            .count()
     }
 
     /// Another number of replicas.
@@ -150,6 +178,7 @@ impl Api {
                     pod_cidr: None,
                     other: BTreeMap::new(),
                     deleting: false,
+                    drain: None,
                     ours: None,
                 });
                 view.ours = Some(note);
@@ -172,7 +201,9 @@ impl Api {
                 self.changed(world, &pod.uid);
             }
             Effect::FailPod { pod, .. } => self.remove(world, &pod.uid),
-            Effect::EvictPod { pod, .. } | Effect::Preempt { pod, .. } => {
+            Effect::EvictPod { pod, .. } => self.delete(world, &pod.uid),
+            Effect::Preempt { pod, .. } => {
+                self.preempted += 1;
                 self.delete(world, &pod.uid);
             }
             Effect::DeleteNode { node, uid }
@@ -189,18 +220,19 @@ impl Api {
                 self.node_changed(world, &node);
             }
             Effect::TaintUnreachable { node, wanted } => {
-                if let Some(view) = self.nodes.get_mut(&node) {
-                    let key = seam::names::AGENT_UNREACHABLE_TAINT;
-                    view.taints.retain(|t| t.key != key);
-                    if wanted {
-                        view.taints.push(k8s_openapi::api::core::v1::Taint {
-                            key: key.to_owned(),
-                            effect: "NoSchedule".to_owned(),
-                            ..Default::default()
-                        });
-                    }
+                self.taint(world, &node, seam::names::AGENT_UNREACHABLE_TAINT, wanted);
+            }
+            Effect::TaintMaintenance { node, wanted } => {
+                self.taint(world, &node, seam::names::AGENT_MAINTENANCE_TAINT, wanted);
+            }
+            Effect::NodeEvent { reason, .. } => self.node_events.push(reason),
+            Effect::EvictByBudget { pod, .. } => {
+                let refused = world.faults.budget;
+                if world.chance(refused) || self.budget_refuses {
+                    world.outcome(Event::EvictionHeld(pod.uid));
+                } else {
+                    self.delete(world, &pod.uid);
                 }
-                self.node_changed(world, &node);
             }
             Effect::Unschedulable { message, .. } => {
                 self.unschedulable += 1;
@@ -208,6 +240,40 @@ impl Api {
             }
             _ => {}
         }
+    }
+
+    fn taint(&mut self, world: &mut World, node: &NodeName, key: &str, wanted: bool) {
+        if let Some(view) = self.nodes.get_mut(node) {
+            view.taints.retain(|t| t.key != key);
+            if wanted {
+                view.taints.push(k8s_openapi::api::core::v1::Taint {
+                    key: key.to_owned(),
+                    effect: "NoSchedule".to_owned(),
+                    ..Default::default()
+                });
+            }
+        }
+        self.node_changed(world, node);
+    }
+
+    /// An operator annotates a node: it is to be emptied; budgets hold for so long.
+    pub(super) fn ask_to_drain(&mut self, world: &mut World, node: &NodeName, time: Duration) {
+        if let Some(view) = self.nodes.get_mut(node) {
+            view.drain = Some(time);
+        }
+        self.node_changed(world, node);
+    }
+
+    /// Whether a node has a taint.
+    pub fn is_tainted(&self, node: &str) -> bool {
+        self.nodes
+            .get(node)
+            .is_some_and(|view| !view.taints.is_empty())
+    }
+
+    /// How many pods are bound to a node.
+    pub fn pods_on(&self, node: &str) -> usize {
+        self.running().filter(|(_, on)| on.as_str() == node).count()
     }
 
     fn bind(&mut self, world: &mut World, uid: &PodUid, node: NodeName, task: TaskId) {
@@ -407,7 +473,7 @@ impl Api {
             uid: uid.clone(),
             namespace: "default".into(),
             name: format!("pod-{:06}", self.next).into(),
-            priority: 0,
+            priority: self.sets.get(set).map_or(0, |set| set.priority),
             created: world.now,
             ours: true,
             gated: false,

@@ -50,6 +50,12 @@ pub struct Faults {
     pub duplicate: f64,
     /// A node fails to start.
     pub start_failure: f64,
+    /// An operator announces maintenance of an agent, and withdraws it later.
+    pub maintenance: Option<Duration>,
+    /// An operator drains an agent, and brings it back later.
+    pub drain: Option<Duration>,
+    /// A disruption budget refuses an eviction.
+    pub budget: f64,
 }
 
 impl Faults {
@@ -69,6 +75,9 @@ impl Faults {
             kill_lost: 0.3,
             duplicate: 0.2,
             start_failure: 0.1,
+            maintenance: seconds(60),
+            drain: seconds(90),
+            budget: 0.5,
         }
     }
 }
@@ -117,6 +126,8 @@ pub(crate) enum Fault {
     DeletePod,
     DeleteNode,
     OwnNode,
+    Maintenance,
+    Drain,
 }
 
 struct Entry {
@@ -323,6 +334,8 @@ impl Simulation {
             Fault::DeletePod,
             Fault::DeleteNode,
             Fault::OwnNode,
+            Fault::Maintenance,
+            Fault::Drain,
         ] {
             let mean = self.mean(fault);
             self.world.schedule_fault(fault, mean);
@@ -340,6 +353,8 @@ impl Simulation {
             Fault::DeletePod => faults.delete_pod,
             Fault::DeleteNode => faults.delete_node,
             Fault::OwnNode => faults.own_node,
+            Fault::Maintenance => faults.maintenance,
+            Fault::Drain => faults.drain,
         }
     }
 
@@ -465,6 +480,7 @@ impl Simulation {
         match &effect {
             Effect::Accept { .. }
             | Effect::Decline { .. }
+            | Effect::AnswerInverse { .. }
             | Effect::Suppress
             | Effect::Revive
             | Effect::Kill { .. }
@@ -522,7 +538,31 @@ impl Simulation {
             Fault::DeletePod => self.api.delete_some_pod(&mut self.world),
             Fault::DeleteNode => self.api.delete_some_node(&mut self.world),
             Fault::OwnNode => self.api.create_with_node(&mut self.world),
+            Fault::Maintenance => self.mesos.plan_maintenance(&mut self.world),
+            Fault::Drain => self.mesos.drain_some(&mut self.world, &mut self.api),
         }
+    }
+
+    /// Maintenance of an agent, by its number, begins after so long.
+    pub fn announce_maintenance(&mut self, agent: usize, after: Duration) {
+        self.mesos.announce(&mut self.world, &names(agent).0, after);
+    }
+
+    /// An operator drains an agent, by its number.
+    pub fn drain_agent(&mut self, agent: usize) {
+        self.mesos
+            .drain(&mut self.world, &mut self.api, &names(agent).0);
+    }
+
+    /// An operator annotates an agent's node to be emptied; budgets hold for so long.
+    pub fn ask_to_drain(&mut self, agent: usize, time: Duration) {
+        self.api
+            .ask_to_drain(&mut self.world, &names(agent).1, time);
+    }
+
+    /// The agent is in service again.
+    pub fn end_maintenance(&mut self, agent: usize) {
+        self.mesos.maintained(&mut self.world, &names(agent).0);
     }
 
     /// What is not as it should be once everything is calm: every pod bound, each with one task

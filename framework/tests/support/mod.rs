@@ -179,6 +179,7 @@ impl Bench {
                 }
                 Vec::new()
             }
+            Effect::Revive => vec![Event::Revived],
             Effect::Accept {
                 agent, launches, ..
             } => {
@@ -340,6 +341,7 @@ impl Bench {
                 total: SIZE,
                 takes_limits: true,
                 active: true,
+                draining: false,
             })
             .collect();
         self.send(Event::Agents(reports));
@@ -355,6 +357,7 @@ impl Bench {
             attributes: Vec::new(),
             domain: None,
             executors: self.executor.iter().map(|e| e.as_str().into()).collect(),
+            unavailable: None,
         };
         self.send(Event::Offers(vec![(offer, about)]));
     }
@@ -467,6 +470,7 @@ impl Bench {
             text: format!("{state:?}"),
             uuid,
             reconciliation: uuid.is_none(),
+            draining: false,
         }
     }
 
@@ -602,6 +606,7 @@ fn view(node: &NodeName, note: &NodeNote) -> NodeView {
         pod_cidr: Some("10.244.1.0/24".to_owned()),
         other: BTreeMap::new(),
         deleting: false,
+        drain: None,
         ours: Some(note.clone()),
     }
 }
