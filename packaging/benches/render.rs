@@ -43,10 +43,6 @@ fn main() {
         median.as_secs_f64() * 1e3,
         most.as_secs_f64() * 1e3,
         REACH.as_millis(),
-        if most <= REACH {
-            "reached"
-        } else {
-            "MISSED"
-        }
+        if most <= REACH { "reached" } else { "MISSED" }
     );
 }
