@@ -399,6 +399,8 @@ async fn a_wrong_stream_id_is_refused_and_the_stream_lives_on() {
     })
     .await;
     let call = serde_json::json!({"framework_id": {"value": id}, "type": "REVIVE"}).to_string();
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
     for (stream, reason) in [
         (
             Some(uuid::Uuid::new_v4().to_string()),
@@ -407,10 +409,7 @@ async fn a_wrong_stream_id_is_refused_and_the_stream_lives_on() {
         (Some("no uuid".to_owned()), "didn't match the stream ID"),
         (None, "should include the 'Mesos-Stream-Id' header"),
     ] {
-        let mut request = reqwest::Client::builder()
-            .no_proxy()
-            .build()
-            .unwrap()
+        let mut request = http
             .post(format!("http://{}/api/v1/scheduler", master.address))
             .header("Content-Type", "application/json")
             .body(call.clone());

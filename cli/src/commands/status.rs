@@ -1,15 +1,19 @@
 //! `k8sm status`.
 
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use serde_json::json;
 
 use super::{print, runtime, table};
 use crate::args::Format;
-use crate::cluster::api::{Cluster, node_address, node_is_ready};
+use crate::cluster::api::{Cluster, LEASE_AGE, node_address, node_is_ready};
 use crate::cluster::processes;
 use crate::error::{Error, ExitCode as Code};
 use crate::instance::{Paths, Settings};
+use crate::preflight::facts;
+use crate::procfs;
+use crate::renewal::{self, Due};
 use crate::supervise::record::Records;
 use crate::supervise::{Report, Stage, Supervisor};
 
@@ -18,9 +22,15 @@ use crate::supervise::{Report, Stage, Supervisor};
 struct NodeLine {
     name: String,
     ready: bool,
+    /// Whether its kubelet has been heard lately. A Node object goes on saying that it is ready
+    /// for a while after its kubelet has ended, and for as long as the control plane is stopped.
+    heard: bool,
     address: Option<String>,
     version: Option<String>,
 }
+
+/// Less than this is a warning: etcd alone allocates its log in pieces of 64 MiB.
+const LITTLE_SPACE: u64 = 512 << 20;
 
 /// Shows what runs. The exit code is 0 when every process is ready, else that of "not up".
 pub fn run(paths: &Paths, format: Format) -> Result<ExitCode, Error> {
@@ -37,6 +47,9 @@ pub fn run(paths: &Paths, format: Format) -> Result<ExitCode, Error> {
         None => Records::new(paths.pids()).alive().len(),
     };
     let nodes = nodes(paths, &reports);
+    // Only root may read them, and who cannot is told nothing.
+    let due = renewal::due_now(paths).unwrap_or_default();
+    let warnings = warnings(facts::space_free(paths.state()), paths, &due);
     let text = match format {
         Format::Text => text(
             paths,
@@ -45,6 +58,7 @@ pub fn run(paths: &Paths, format: Format) -> Result<ExitCode, Error> {
             orphans,
             &reports,
             &nodes,
+            &warnings,
         ),
         Format::Json => {
             let (nodes, error) = match &nodes {
@@ -58,6 +72,8 @@ pub fn run(paths: &Paths, format: Format) -> Result<ExitCode, Error> {
                 "processes": reports,
                 "nodes": nodes,
                 "nodesError": error,
+                "certificatesDue": due,
+                "warnings": warnings,
                 "kubeconfig": paths.kubeconfig(),
                 "mesosMaster": processes::shown_master_address(&settings),
             });
@@ -79,27 +95,69 @@ fn nodes(paths: &Paths, reports: &[Report]) -> Result<Vec<NodeLine>, String> {
     if !api_ready {
         return Err("the API server is not ready".to_owned());
     }
+    let since = heard_since(reports);
     let list = async {
         let cluster = Cluster::connect(&paths.kubeconfig()).await?;
-        cluster.nodes().await
+        let heard = cluster.nodes_heard_since(since).await?;
+        Ok::<_, crate::cluster::Error>((cluster.nodes().await?, heard))
     };
-    let nodes = runtime()
+    let (nodes, heard) = runtime()
         .map_err(|e| e.to_string())?
         .block_on(list)
         .map_err(|e| e.to_string())?;
     Ok(nodes
         .into_iter()
-        .map(|node| NodeLine {
-            ready: node_is_ready(&node),
-            address: node_address(&node),
-            version: node
-                .status
+        .map(|node| {
+            let heard = node
+                .metadata
+                .name
                 .as_ref()
-                .and_then(|s| s.node_info.as_ref())
-                .map(|i| i.kubelet_version.clone()),
-            name: node.metadata.name.unwrap_or_default(),
+                .is_some_and(|n| heard.contains(n));
+            NodeLine {
+                ready: heard && node_is_ready(&node),
+                heard,
+                address: node_address(&node),
+                version: node
+                    .status
+                    .as_ref()
+                    .and_then(|s| s.node_info.as_ref())
+                    .map(|i| i.kubelet_version.clone()),
+                name: node.metadata.name.unwrap_or_default(),
+            }
         })
         .collect())
+}
+
+/// From when on what nodes say counts: they renew their leases every few seconds, and not before
+/// the API server was there.
+fn heard_since(reports: &[Report]) -> SystemTime {
+    let api_age = reports
+        .iter()
+        .find(|r| r.name == "kube-apiserver")
+        .and_then(|r| procfs::age(r.pid?));
+    SystemTime::now() - api_age.map_or(LEASE_AGE, |age| age.min(LEASE_AGE))
+}
+
+/// What is about to go wrong, and what to do about it.
+fn warnings(space_free: u64, paths: &Paths, due: &[Due]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if space_free < LITTLE_SPACE {
+        warnings.push(format!(
+            "{} MiB are free below {}, where etcd, Mesos and the nodes write, and what cannot write ends: free some space, and everything goes on",
+            space_free >> 20,
+            paths.state().display(),
+        ));
+    }
+    if let Some(first) = due.first() {
+        warnings.push(format!(
+            "{} certificate(s) due for renewal ({}: {}); a running cluster does that by itself, `sudo k8sm start` at once, and `k8sm logs {}` tells why it has not been done",
+            due.len(),
+            first.name,
+            first.reason,
+            renewal::LOG,
+        ));
+    }
+    warnings
 }
 
 fn text(
@@ -109,6 +167,7 @@ fn text(
     orphans: usize,
     reports: &[Report],
     nodes: &Result<Vec<NodeLine>, String>,
+    warnings: &[String],
 ) -> String {
     let mut text = match supervisor {
         Some(pid) => format!("cluster {} (supervisor: pid {pid})\n\n", settings.name),
@@ -148,7 +207,11 @@ fn text(
             let rows: Vec<Vec<String>> = nodes
                 .iter()
                 .map(|n| {
-                    let state = if n.ready { "ready" } else { "not ready" };
+                    let state = match n {
+                        NodeLine { ready: true, .. } => "ready",
+                        NodeLine { heard: false, .. } => "not heard of",
+                        NodeLine { .. } => "not ready",
+                    };
                     vec![
                         n.name.clone(),
                         state.to_owned(),
@@ -161,6 +224,9 @@ fn text(
         }
         Err(error) if supervisor.is_some() => text.push_str(&format!("nodes: {error}\n")),
         Err(_) => {}
+    }
+    for warning in warnings {
+        text.push_str(&format!("\n! {warning}\n"));
     }
     text.push_str(&format!(
         "\nkubeconfig    {}\nMesos master  {}\nlogs          {}\n",
@@ -224,16 +290,35 @@ mod tests {
             report("etcd", Stage::Ready, Some(12), None),
             report("framework", Stage::BackOff, None, Some("exit status: 1")),
         ];
-        let nodes = vec![NodeLine {
-            name: "node-1".to_owned(),
-            ready: true,
+        let node = |name: &str, ready, heard| NodeLine {
+            name: name.to_owned(),
+            ready,
+            heard,
             address: Some("192.0.2.7".to_owned()),
             version: Some("v1.37.1".to_owned()),
+        };
+        let nodes = vec![
+            node("node-1", true, true),
+            node("node-2", false, true),
+            node("node-3", false, false),
+        ];
+        let due = [Due {
+            name: "apiserver".to_owned(),
+            reason: "it would expire in 100 days".to_owned(),
         }];
+        let warnings = warnings(3 << 20, &paths, &due);
         insta::assert_snapshot!(format!(
             "{}=====\n{}",
-            text(&paths, &settings, Some(11), 0, &reports, &Ok(nodes)),
-            text(&paths, &settings, None, 0, &[], &Err(String::new())),
+            text(
+                &paths,
+                &settings,
+                Some(11),
+                0,
+                &reports,
+                &Ok(nodes),
+                &warnings
+            ),
+            text(&paths, &settings, None, 0, &[], &Err(String::new()), &[]),
         ));
     }
 }

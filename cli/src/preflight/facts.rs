@@ -4,6 +4,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use super::{Cgroups, TakenPort};
 use crate::instance::{Paths, is_free};
@@ -85,7 +86,7 @@ impl Facts {
             taken_ports: wanted
                 .ports
                 .iter()
-                .filter(|(port, ..)| !is_free(*port))
+                .filter(|(port, ..)| is_taken(*port))
                 .map(|(port, what, flag)| TakenPort {
                     port: *port,
                     what,
@@ -225,6 +226,20 @@ fn memory_available() -> u64 {
             line.split_whitespace().nth(1)?.parse::<u64>().ok()
         })
         .map_or(u64::MAX, |kib| kib.saturating_mul(1024))
+}
+
+/// Whether somebody has a port for more than a moment: a large process that was just killed keeps
+/// its sockets while its memory is freed, and nobody can be named any more who has them.
+fn is_taken(port: u16) -> bool {
+    const CLOSING: Duration = Duration::from_secs(3);
+    let begun = Instant::now();
+    while !is_free(port) {
+        if holder(port).is_some() || begun.elapsed() >= CLOSING {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    false
 }
 
 /// Who listens on a TCP port: the socket's inode, looked for among all processes' descriptors.

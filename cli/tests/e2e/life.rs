@@ -26,6 +26,7 @@ fn an_instance_survives_interrupts_stops_and_the_death_of_everything() {
     the_kubeconfig_belongs_to_the_caller(&cluster);
     others_are_refused_before_anything_changes(&cluster);
     the_death_of_the_supervisor_ends_nothing(&cluster);
+    what_is_wrong_with_a_certificate_is_mended_while_it_runs(&cluster);
     stop_and_start_keep_everything(&cluster);
     killed_whole_it_starts_again(&cluster);
     damaged_and_killed_it_is_still_removed(&cluster);
@@ -160,6 +161,40 @@ fn the_death_of_the_supervisor_ends_nothing(cluster: &Cluster) {
     cluster.k8sm(&["status"]);
     let after = (cluster.containers("app=hello"), cluster.tasks());
     assert_eq!(after, before, "what ran was taken over");
+}
+
+/// One that cannot be read stands for one that is about to expire: it is due for the same renewal,
+/// which the supervisor has done at a reload, and otherwise twice a day.
+fn what_is_wrong_with_a_certificate_is_mended_while_it_runs(cluster: &Cluster) {
+    let path = cluster.dir().join("state/pki/controller-manager.crt");
+    let before = std::fs::read(&path).unwrap();
+    std::fs::write(&path, "no certificate").unwrap();
+    let status = |field: &str| {
+        let output = cluster.command(&["status", "-o", "json"]).output().unwrap();
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        status[field].clone()
+    };
+    let due = status("certificatesDue");
+    assert_eq!(due[0]["name"], "controller-manager", "{due}");
+    assert!(status("warnings").to_string().contains("due for renewal"));
+    for process in cluster.processes() {
+        if process.line.contains(" dev supervise") {
+            process.signal(Signal::SIGHUP);
+        }
+    }
+    cluster.wait(
+        "the certificate is a new one, and its user runs with it",
+        120,
+        || {
+            let now = std::fs::read(&path).unwrap_or_default();
+            now.starts_with(b"-----BEGIN CERTIFICATE")
+                && now != before
+                && status("certificatesDue")
+                    .as_array()
+                    .is_some_and(Vec::is_empty)
+                && status("ready") == true
+        },
+    );
 }
 
 fn stop_and_start_keep_everything(cluster: &Cluster) {
