@@ -123,8 +123,8 @@ impl Default for CoreConfig {
 
 /// So many held offers and waiting pods make a pass costly.
 const MUCH: usize = 200;
-/// Between such passes at least.
-const PAUSE: Duration = Duration::from_millis(10);
+/// Between such passes at least, for each of them: some twenty times what a pass costs.
+const PAUSE_EACH: Duration = Duration::from_micros(10);
 
 /// Order in the scheduling queue: higher priority, then age.
 type QueueKey = (Reverse<i32>, Time, PodUid);
@@ -289,8 +289,12 @@ impl State {
         if self.dirty && self.may_schedule() {
             // A pass costs with what is held and what waits; where that is much, what comes
             // within a moment is looked at together.
-            let much = self.offers.len() + self.queue.len() > MUCH;
-            let pause = if much { PAUSE } else { Duration::ZERO };
+            let size = self.offers.len() + self.queue.len();
+            let pause = if size > MUCH {
+                PAUSE_EACH * u32::try_from(size).unwrap_or(u32::MAX)
+            } else {
+                Duration::ZERO
+            };
             let next = self.last_pass + pause;
             if self.now >= next {
                 self.dirty = false;
