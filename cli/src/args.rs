@@ -1,11 +1,18 @@
 //! The command line.
 
+mod install;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::instance::{DEFAULT_API_PORT, DEFAULT_MESOS_PORT, DEFAULT_RUN_ROOT, DEFAULT_STATE_DIR};
+
+pub use install::{
+    ArtifactsSource, Backup, Certs, CertsCommand, Completion, Doctor, Install, KubeconfigArgs, Man,
+    Manner, OptionsArgs, Render, Restore, Said, Shape, Uninstall, Upgrade, Which,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -17,6 +24,8 @@ Examples:
   k8sm ps                          pods with their Mesos tasks, agents and containers
   k8sm logs framework -f
   sudo k8sm down                   leaves nothing behind
+  k8sm install --marathon http://marathon:8080 --serve
+                                   a cluster on a Mesos with Marathon
 
 Exit codes:
   0    done                                  4    another command or instance is in the way
@@ -25,7 +34,7 @@ Exit codes:
   3    the machine lacks something           7    files of the instance are damaged
   130  interrupted";
 
-/// Kubernetes on Apache Mesos, on one machine
+/// Kubernetes on Apache Mesos
 #[derive(Debug, Parser)]
 #[command(name = "k8sm", version, after_help = EXAMPLES, arg_required_else_help = true)]
 pub struct Args {
@@ -47,12 +56,13 @@ pub enum Command {
     Up(Box<Up>),
     /// Removes the cluster: every process, mount, cgroup, link and rule, and its state
     Down(Down),
-    /// Stops the cluster and keeps its state; `start` goes on with it
-    Stop,
+    /// Stops the cluster and keeps its state; `start` goes on with it. An installed one gives all
+    /// nodes back to Mesos
+    Stop(Stop),
     /// Starts a stopped cluster with the settings it has
     Start(Start),
     /// Shows what runs, and whether it is ready
-    Status(Output),
+    Status(Status),
     /// Shows pods with their Mesos tasks, agents and containers
     Ps(Ps),
     /// Runs kubectl against the cluster
@@ -60,6 +70,34 @@ pub enum Command {
     Kubectl(Passthrough),
     /// Shows the log of a process of the cluster; without a name, lists them
     Logs(Logs),
+    /// Installs a cluster on a Mesos with Marathon; safe to repeat
+    Install(Box<Install>),
+    /// Brings an installed cluster to new options or programs, one part after the other
+    Upgrade(Box<Upgrade>),
+    /// Removes an installed cluster without a trace
+    Uninstall(Uninstall),
+    /// Looks for what is wrong with an installed cluster, and says what to do
+    Doctor(Doctor),
+    /// Prints what would be put to Marathon
+    Render(Render),
+    /// Lists the options of a cluster
+    Options(OptionsArgs),
+    /// Shows, renews and exports an installed cluster's certificates
+    Certs(Certs),
+    /// Writes the kubeconfig of an installed cluster, and prints where
+    Kubeconfig(KubeconfigArgs),
+    /// Saves an installed cluster: etcd and the keys
+    Backup(Backup),
+    /// Makes a new cluster of a backup
+    Restore(Box<Restore>),
+    /// Prints a script that completes commands in a shell
+    Completion(Completion),
+    /// Writes manual pages
+    Man(Man),
+    /// Writes or serves the files that agents and Marathon's apps fetch
+    Artifacts(crate::args::Artifacts),
+    /// Runs a component of the control plane: the command of the Marathon apps
+    Run(RunArgs),
     /// Builds, lists and finds the upstream programs
     Upstream(crate::upstream::UpstreamArgs),
     /// For development: parts of a cluster on their own
@@ -70,7 +108,7 @@ impl Command {
     /// What is logged when `RUST_LOG` does not say.
     pub fn default_log_filter(&self) -> &'static str {
         match self {
-            Self::Dev(_) => "info",
+            Self::Dev(_) | Self::Run(_) => "info",
             _ => "warn",
         }
     }
@@ -152,9 +190,57 @@ pub struct Up {
     pub quiet: bool,
 }
 
+/// Arguments of `k8sm stop`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Stop {
+    /// Which cluster, when it is an installed one
+    #[command(flatten)]
+    pub which: Which,
+    /// How an installed one is stopped
+    #[command(flatten)]
+    pub manner: Manner,
+}
+
+/// Arguments of `k8sm status`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Status {
+    /// Which cluster, when it is an installed one
+    #[command(flatten)]
+    pub which: Which,
+    /// How to print it; yaml for installed clusters only
+    #[arg(long, short, value_enum, default_value = "text")]
+    pub output: StatusFormat,
+}
+
+/// How a status is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StatusFormat {
+    /// For people.
+    #[value(alias = "table")]
+    Text,
+    /// For programs.
+    Json,
+    /// For programs and people.
+    Yaml,
+}
+
+impl StatusFormat {
+    /// As the commands for installed clusters call it.
+    pub fn shape(self) -> Shape {
+        match self {
+            Self::Text => Shape::Table,
+            Self::Json => Shape::Json,
+            Self::Yaml => Shape::Yaml,
+        }
+    }
+}
+
 /// Arguments of `k8sm start`.
 #[derive(Debug, Clone, ClapArgs)]
 pub struct Start {
+    /// Which cluster, when it is an installed one
+    #[command(flatten)]
+    pub which: Which,
     /// How long to wait for the cluster, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     pub timeout: u64,
@@ -178,14 +264,6 @@ pub enum Format {
     Text,
     /// For programs.
     Json,
-}
-
-/// Arguments of commands that only print.
-#[derive(Debug, Clone, ClapArgs)]
-pub struct Output {
-    /// How to print it
-    #[arg(long, short, value_enum, default_value = "text")]
-    pub output: Format,
 }
 
 /// Arguments of `k8sm ps`.
@@ -224,6 +302,90 @@ pub struct Logs {
     pub lines: usize,
 }
 
+/// Arguments of `k8sm artifacts`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Artifacts {
+    /// What to do
+    #[command(subcommand)]
+    pub command: ArtifactsCommand,
+}
+
+/// The commands of `k8sm artifacts`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ArtifactsCommand {
+    /// Writes a directory with every file that a cluster fetches, each below its SHA-256. Files
+    /// that are there and unchanged are kept
+    Build(ArtifactsBuild),
+    /// Serves such a directory over HTTP until it is ended: for clusters without a web server of
+    /// their own. The apps need it whenever they start on an agent that has not fetched before
+    Serve(ArtifactsServe),
+}
+
+/// Arguments of `k8sm artifacts build`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct ArtifactsBuild {
+    /// Where the directory will be served, as agents reach it: http://files.example.org/k8sm
+    #[arg(long, value_name = "URL")]
+    pub base_url: Option<String>,
+    /// The directory
+    pub dir: PathBuf,
+    /// An image archive (OCI layout or `docker save`) that every node gets; may be repeated
+    #[arg(long = "image", value_name = "FILE")]
+    pub images: Vec<PathBuf>,
+    /// Folder of the upstream programs [default: built by `k8sm upstream build`]
+    #[arg(long, value_name = "DIR", env = "K8SM_UPSTREAM_BIN")]
+    pub upstream_dir: Option<PathBuf>,
+    /// Folder of k8sm-framework, k8sm-executor, k8sm-proxy, k8sm-pause and k8sm-hello [default:
+    /// that of k8sm]
+    #[arg(long, value_name = "DIR", env = "K8SM_PROGRAMS_DIR")]
+    pub programs_dir: Option<PathBuf>,
+}
+
+/// Arguments of `k8sm artifacts serve`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct ArtifactsServe {
+    /// The directory that `k8sm artifacts build` wrote
+    pub dir: PathBuf,
+    /// Where to listen
+    #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:8088")]
+    pub listen: std::net::SocketAddr,
+}
+
+/// Arguments of `k8sm run`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct RunArgs {
+    /// Which component
+    #[command(subcommand)]
+    pub component: RunComponent,
+}
+
+/// What `k8sm run` runs. Each is configured by the variable K8SM_RUN, which `k8sm render` and
+/// `k8sm install` write.
+#[derive(Debug, Clone, Subcommand)]
+pub enum RunComponent {
+    /// A member of etcd
+    Etcd,
+    /// An API server, with konnectivity's server
+    Apiserver,
+    /// A controller manager
+    ControllerManager,
+    /// The front door
+    Proxy,
+    /// The framework
+    Framework,
+    /// Becomes a program that ends with its parent
+    #[command(hide = true)]
+    Exec {
+        /// Pid of who asked.
+        parent: u32,
+        /// The program.
+        program: std::ffi::OsString,
+        /// Its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<std::ffi::OsString>,
+    },
+}
+
 /// Arguments of `k8sm dev`.
 #[derive(Debug, ClapArgs)]
 pub struct Dev {
@@ -237,6 +399,8 @@ pub struct Dev {
 pub enum DevCommand {
     /// Runs a Mesos of the devcluster: all of it, or only a master or an agent
     Mesos(Box<devcluster::cli::Args>),
+    /// Runs a Marathon: apps on a Mesos, of the devcluster or any other
+    Marathon(Box<devcluster::marathon::cli::Args>),
     /// Keeps the processes of an instance running; started by `up`
     #[command(hide = true)]
     Supervise,

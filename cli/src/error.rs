@@ -82,6 +82,15 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+    /// A component of the control plane, `k8sm run`.
+    #[error(transparent)]
+    Run(#[from] crate::run::Error),
+    /// The artifacts directory.
+    #[error(transparent)]
+    Artifacts(#[from] crate::artifacts::Error),
+    /// An installed cluster.
+    #[error(transparent)]
+    Install(#[from] crate::install::Error),
     /// The devcluster.
     #[error("{0}")]
     Mesos(String),
@@ -106,6 +115,7 @@ impl Error {
             Self::Timeout { .. } | Self::Supervisor(supervise::client::Error::Timeout { .. }) => {
                 ExitCode::Timeout as u8
             }
+            Self::Install(error) => install_code(error),
             Self::NotUp(_) => ExitCode::NotUp as u8,
             Self::Interrupted => ExitCode::Interrupted as u8,
             Self::Usage(_) => 2,
@@ -117,6 +127,22 @@ impl Error {
     pub fn io(action: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let action = action.into();
         move |source| Self::Io { action, source }
+    }
+}
+
+/// The exit code of an error about an installed cluster.
+fn install_code(error: &crate::install::Error) -> u8 {
+    use crate::install::Error as E;
+    use packaging::install::machine::Failure;
+    match error {
+        E::Unfit(_) => ExitCode::Unfit as u8,
+        E::Locked(_) => ExitCode::Busy as u8,
+        E::Step(Failure::Timeout { .. }) => ExitCode::Timeout as u8,
+        E::None(_) => ExitCode::NotUp as u8,
+        E::Damaged { .. } => ExitCode::Damaged as u8,
+        E::Interrupted => ExitCode::Interrupted as u8,
+        E::Usage(_) | E::Options(_) => 2,
+        _ => ExitCode::Failure as u8,
     }
 }
 

@@ -1,4 +1,5 @@
-//! `k8sm`: runs a Kubernetes cluster on Mesos on one machine, shows what it does, and removes it.
+//! `k8sm`: Kubernetes on Mesos, on one machine or installed by way of Marathon: makes clusters,
+//! shows what they do, changes and removes them.
 //!
 //! | part | modules |
 //! |---|---|
@@ -8,19 +9,27 @@
 //! | certificates, images, processes, what goes through the Kubernetes API | [`cluster`] |
 //! | keeps the processes running | [`supervise`] |
 //! | removes everything again | [`clean`] |
+//! | the command of every Marathon app | [`run`] |
+//! | what agents and apps fetch | [`artifacts`] |
+//! | Marathon's REST API | [`marathon`] |
+//! | clusters on a Mesos with Marathon | [`install`] |
 //! | upstream programs, and where all programs are | [`upstream`], [`catalog`] |
 
 pub mod args;
+pub mod artifacts;
 pub mod catalog;
 pub mod clean;
 pub mod cluster;
 pub mod commands;
 pub mod error;
 pub mod http;
+pub mod install;
 pub mod instance;
+pub mod marathon;
 pub mod preflight;
 pub mod procfs;
 pub mod progress;
 pub mod renewal;
+pub mod run;
 pub mod supervise;
 pub mod upstream;

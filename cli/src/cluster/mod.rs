@@ -50,7 +50,8 @@ pub enum Error {
 }
 
 impl Error {
-    fn api(action: impl Into<String>, error: &dyn std::error::Error) -> Self {
+    /// A call that failed.
+    pub(crate) fn api(action: impl Into<String>, error: &dyn std::error::Error) -> Self {
         Self::Api {
             action: action.into(),
             reason: crate::error::chain(error),

@@ -47,6 +47,14 @@ fn version(component: &str) -> &'static str {
         .unwrap_or("v0.0.0")
 }
 
+/// Whether this machine has a name server.
+pub fn has_name_server() -> bool {
+    std::fs::read_to_string("/etc/resolv.conf").is_ok_and(|text| {
+        text.lines()
+            .any(|l| l.split_whitespace().next() == Some("nameserver"))
+    })
+}
+
 /// The control plane of an instance.
 pub fn control_plane(paths: &Paths, settings: &Settings) -> Result<ControlPlane, Error> {
     let (pod_cidr, service_cidr) = settings.cidrs()?;
@@ -103,6 +111,7 @@ fn user_kubeconfig(
     let kubeconfig = Kubeconfig {
         cluster: settings.name.clone(),
         server: control_plane.local_server(),
+        server_name: None,
         authority: inline(pki.authority_certificate(Authority::Cluster))?,
         user: "admin".to_owned(),
         certificate: inline(pki.certificate(Name::Admin))?,
@@ -152,7 +161,11 @@ pub struct Payload {
 
 /// Images and the payload that holds them. Takes seconds when something changed, else nothing.
 pub fn payload(paths: &Paths, settings: &Settings, catalog: &Catalog) -> Result<Payload, Error> {
-    let dir = paths.artifacts();
+    payload_in(&paths.artifacts(), &settings.images, catalog)
+}
+
+/// The same in any directory, with image archives beside those that every cluster needs.
+pub fn payload_in(dir: &Path, more: &[PathBuf], catalog: &Catalog) -> Result<Payload, Error> {
     let mut images: Vec<(String, PathBuf)> = images(catalog)
         .into_iter()
         .map(|(name, image)| {
@@ -161,7 +174,7 @@ pub fn payload(paths: &Paths, settings: &Settings, catalog: &Catalog) -> Result<
             Ok((name, path))
         })
         .collect::<Result<_, Error>>()?;
-    for (number, path) in settings.images.iter().enumerate() {
+    for (number, path) in more.iter().enumerate() {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         images.push((format!("extra-{number}-{name}"), path.clone()));
     }
@@ -184,10 +197,10 @@ pub fn payload(paths: &Paths, settings: &Settings, catalog: &Catalog) -> Result<
             kept: true,
         });
     }
-    let built = contents.write(&dir)?;
+    let built = contents.write(dir)?;
     let name = format!("{}.tar", built.sha256);
     write_atomic(&note, format!("{fingerprint} {name}").as_bytes(), PUBLIC)?;
-    remove_other_payloads(&dir, &name);
+    remove_other_payloads(dir, &name);
     Ok(Payload {
         path: built.path,
         kept: false,
@@ -297,7 +310,8 @@ fn ensure_image(image: &Image, path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn components() -> BTreeMap<String, String> {
+/// Versions of what a node runs.
+pub fn components() -> BTreeMap<String, String> {
     payload::PROGRAMS
         .into_iter()
         .map(|name| (name.to_owned(), version(name).to_owned()))

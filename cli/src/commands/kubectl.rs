@@ -9,8 +9,12 @@ use crate::instance::Paths;
 
 /// Becomes kubectl.
 pub fn run(paths: &Paths, args: &[OsString]) -> Result<ExitCode, Error> {
-    let settings = super::settings(paths)?;
-    let program = settings.upstream.join("kubectl");
+    // An installed cluster's directory has no settings, and its kubeconfig under the same name.
+    let program = match paths.state().join(crate::install::record::FILE).is_file() {
+        true => crate::install::etcd::program(None, "kubectl")
+            .map_err(crate::install::Error::from)?,
+        false => super::settings(paths)?.upstream.join("kubectl"),
+    };
     let error = Command::new(&program)
         .args(args)
         .env("KUBECONFIG", paths.kubeconfig())

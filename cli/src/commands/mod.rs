@@ -1,6 +1,8 @@
 //! The commands.
 
+mod artifacts;
 mod down;
+mod installed;
 mod kubectl;
 mod logs;
 mod ps;
@@ -9,7 +11,7 @@ mod up;
 
 use std::process::ExitCode;
 
-use crate::args::{Args, Command, DevCommand};
+use crate::args::{Args, Command, DevCommand, RunComponent};
 use crate::error::Error;
 use crate::instance::{Paths, Settings};
 use crate::supervise;
@@ -19,27 +21,77 @@ use crate::supervise;
 pub fn run(args: Args) -> Result<ExitCode, Error> {
     let paths = Paths::with_run_root(&args.state_dir, &args.run_root)?;
     let done = ExitCode::SUCCESS;
-    match args.command {
-        Command::Up(up) => up::run(&paths, &up).map(|()| done),
-        Command::Start(start) => up::start(&paths, &start).map(|()| done),
-        Command::Stop => down::stop(&paths).map(|()| done),
-        Command::Down(down) => down::run(&paths, &down).map(|()| done),
-        Command::Status(output) => status::run(&paths, output.output),
-        Command::Ps(ps) => ps::run(&paths, &ps).map(|()| done),
+    let dir = &args.state_dir;
+    match &args.command {
+        Command::Up(up) => up::run(&paths, up).map(|()| done),
+        Command::Start(start) => match installed::selected(&args, &start.which)? {
+            Some(_) => installed::start(dir, &start.which, start.timeout).map(|()| done),
+            None => up::start(&paths, start).map(|()| done),
+        },
+        Command::Stop(stop) => match installed::selected(&args, &stop.which)? {
+            Some(_) => installed::stop(dir, &stop.which, &stop.manner).map(|()| done),
+            None => down::stop(&paths).map(|()| done),
+        },
+        Command::Down(down) => down::run(&paths, down).map(|()| done),
+        Command::Status(status) => match installed::selected(&args, &status.which)? {
+            Some(home) => installed::status(&home, status.output.shape()),
+            None => status::run(&paths, status.output),
+        },
+        Command::Ps(ps) => ps::run(&paths, ps).map(|()| done),
         Command::Kubectl(args) => kubectl::run(&paths, &args.args),
-        Command::Logs(logs) => logs::run(&paths, &logs).map(|()| done),
-        Command::Upstream(args) => Ok(crate::upstream::cmd::run(&args).map(|()| done)?),
-        Command::Dev(dev) => match dev.command {
-            DevCommand::Mesos(args) => devcluster::cli::run(*args, &["dev", "mesos"])
-                .map(|()| done)
-                .map_err(|error| Error::Mesos(format!("{error:#}"))),
-            DevCommand::Supervise => {
-                let settings = settings(&paths)?;
-                supervise::run(&paths, &settings.id)?;
-                Ok(done)
-            }
+        Command::Logs(logs) => logs::run(&paths, logs).map(|()| done),
+        Command::Install(install) => installed::install(dir, install).map(|()| done),
+        Command::Upgrade(upgrade) => installed::upgrade(dir, upgrade).map(|()| done),
+        Command::Uninstall(uninstall) => installed::uninstall(dir, uninstall).map(|()| done),
+        Command::Doctor(doctor) => installed::doctor(dir, doctor),
+        Command::Render(render) => installed::render(dir, render).map(|()| done),
+        Command::Options(options) => installed::options(options).map(|()| done),
+        Command::Certs(certs) => installed::certs(dir, certs).map(|()| done),
+        Command::Kubeconfig(args) => installed::kubeconfig(dir, args).map(|()| done),
+        Command::Backup(backup) => installed::backup(dir, backup).map(|()| done),
+        Command::Restore(restore) => installed::restore(dir, restore).map(|()| done),
+        Command::Completion(completion) => installed::completion(completion).map(|()| done),
+        Command::Man(man) => installed::man(man).map(|()| done),
+        Command::Artifacts(args) => artifacts::run(&args.command).map(|()| done),
+        Command::Run(args) => run_component(args.component.clone()),
+        Command::Upstream(args) => Ok(crate::upstream::cmd::run(args).map(|()| done)?),
+        Command::Dev(_) => match args.command {
+            Command::Dev(dev) => develop(&paths, dev).map(|()| done),
+            // Just matched.
+            _ => Ok(done),
         },
     }
+}
+
+/// `k8sm dev`.
+fn develop(paths: &Paths, dev: crate::args::Dev) -> Result<(), Error> {
+    match dev.command {
+        DevCommand::Mesos(args) => devcluster::cli::run(*args, &["dev", "mesos"])
+            .map_err(|error| Error::Mesos(format!("{error:#}"))),
+        DevCommand::Marathon(args) => devcluster::marathon::cli::run(*args)
+            .map_err(|error| Error::Mesos(format!("{error:#}"))),
+        DevCommand::Supervise => {
+            let settings = settings(paths)?;
+            Ok(supervise::run(paths, &settings.id)?)
+        }
+    }
+}
+
+/// `k8sm run`.
+fn run_component(component: RunComponent) -> Result<ExitCode, Error> {
+    let name = match component {
+        RunComponent::Etcd => "etcd",
+        RunComponent::Apiserver => "apiserver",
+        RunComponent::ControllerManager => "controller-manager",
+        RunComponent::Proxy => "proxy",
+        RunComponent::Framework => "framework",
+        RunComponent::Exec {
+            parent,
+            program,
+            args,
+        } => return Err(crate::run::children::exec_with_parent(parent, program, args).into()),
+    };
+    Ok(crate::run::run(name)?)
 }
 
 /// The settings of the instance, which must exist.

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use serde_json::json;
 
 use super::{print, runtime, table};
-use crate::args::Format;
+use crate::args::StatusFormat;
 use crate::cluster::api::{Cluster, LEASE_AGE, node_address, node_is_ready};
 use crate::cluster::processes;
 use crate::error::{Error, ExitCode as Code};
@@ -33,7 +33,7 @@ struct NodeLine {
 const LITTLE_SPACE: u64 = 512 << 20;
 
 /// Shows what runs. The exit code is 0 when every process is ready, else that of "not up".
-pub fn run(paths: &Paths, format: Format) -> Result<ExitCode, Error> {
+pub fn run(paths: &Paths, format: StatusFormat) -> Result<ExitCode, Error> {
     let settings = super::settings(paths)?;
     let supervisor = Supervisor::new(paths);
     let process = supervisor.process();
@@ -51,7 +51,7 @@ pub fn run(paths: &Paths, format: Format) -> Result<ExitCode, Error> {
     let due = renewal::due_now(paths).unwrap_or_default();
     let warnings = warnings(facts::space_free(paths.state()), paths, &due);
     let text = match format {
-        Format::Text => text(
+        StatusFormat::Text => text(
             paths,
             &settings,
             process.map(|p| p.pid),
@@ -60,7 +60,7 @@ pub fn run(paths: &Paths, format: Format) -> Result<ExitCode, Error> {
             &nodes,
             &warnings,
         ),
-        Format::Json => {
+        StatusFormat::Json | StatusFormat::Yaml => {
             let (nodes, error) = match &nodes {
                 Ok(nodes) => (json!(nodes), None),
                 Err(error) => (json!([]), Some(error.clone())),
@@ -77,7 +77,13 @@ pub fn run(paths: &Paths, format: Format) -> Result<ExitCode, Error> {
                 "kubeconfig": paths.kubeconfig(),
                 "mesosMaster": processes::shown_master_address(&settings),
             });
-            format!("{value:#}\n")
+            match format {
+                // JSON is YAML, too, should this ever fail.
+                StatusFormat::Yaml => {
+                    serde_yaml::to_string(&value).unwrap_or_else(|_| format!("{value:#}\n"))
+                }
+                _ => format!("{value:#}\n"),
+            }
         }
     };
     print(&text)?;

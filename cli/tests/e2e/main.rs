@@ -7,6 +7,7 @@ mod existing_mesos;
 mod extension;
 mod faults;
 mod front_door;
+mod install;
 mod life;
 mod one_agent;
 mod support;

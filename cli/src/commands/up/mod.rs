@@ -285,11 +285,7 @@ fn addons(settings: &Settings, control_plane: &ControlPlane) -> Addons {
 /// Names outside the cluster are asked of the nodes' name servers, when there are any: CoreDNS
 /// does not start without.
 fn dns_upstream() -> coredns::Upstream {
-    let has_server = std::fs::read_to_string("/etc/resolv.conf").is_ok_and(|text| {
-        text.lines()
-            .any(|l| l.split_whitespace().next() == Some("nameserver"))
-    });
-    if has_server {
+    if prepare::has_name_server() {
         coredns::Upstream::NodeResolvConf
     } else {
         coredns::Upstream::None

@@ -1,0 +1,481 @@
+//! `k8sm install`.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use packaging::install::artifacts::{FILE, Manifest};
+use packaging::install::plan::{self, Wanted};
+use packaging::install::preflight::{self, Level};
+use packaging::options::Options;
+
+use super::{block_on, given_dir, layered, limits, show_plan};
+use crate::args::{ArtifactsSource, Install};
+use crate::artifacts::{self, Server, build::Sources};
+use crate::error::Error;
+use crate::install::actions::End;
+use crate::install::record::FIRST_START_SECONDS;
+use crate::install::work::Work;
+use crate::install::{self, Home, Phase, Record, Site, keys, render};
+use crate::preflight::facts::own_address;
+use crate::progress::Progress;
+
+/// `k8sm install`.
+pub fn install(state_dir: &Path, args: &Install) -> Result<(), Error> {
+    let name = name(args)?;
+    let home = Home::new(given_dir(state_dir), &name)?;
+    let progress = Progress::new(args.manner.quiet || args.manner.dry_run);
+    block_on(run(&home, args, None, &progress))
+}
+
+/// The cluster's name: the command line's, else the options'.
+fn name(args: &Install) -> Result<String, Error> {
+    let options = layered(None, &args.said)?;
+    match &args.which.name {
+        Some(name) if options.service.name != *name && is_said(args) => Err(Error::Usage(format!(
+            "--name {name} and the option service.name={} contradict each other",
+            options.service.name
+        ))),
+        Some(name) => Ok(name.clone()),
+        None => Ok(options.service.name),
+    }
+}
+
+fn is_said(args: &Install) -> bool {
+    layered(None, &args.said).is_ok_and(|o| o.service.name != Options::default().service.name)
+}
+
+/// A snapshot to begin with.
+pub(super) struct Beginning {
+    /// etcd's content.
+    pub snapshot: PathBuf,
+    /// Options of the cluster that was saved.
+    pub options: serde_json::Value,
+}
+
+/// Installs, or goes on with an installation.
+pub(super) async fn run(
+    home: &Home,
+    args: &Install,
+    beginning: Option<&Beginning>,
+    progress: &Progress,
+) -> Result<(), install::Error> {
+    let dry = args.manner.dry_run;
+    let before = home.read()?;
+    refuse_change(home, args, before.as_ref())?;
+    let _lock = if dry { None } else { Some(home.lock()?) };
+    let base = before.as_ref().map(|r| &r.options);
+    let mut options = layered(base.or(beginning.map(|b| &b.options)), &args.said)?;
+    if let Some(name) = &args.which.name {
+        options.service.name.clone_from(name);
+    }
+    let (marathon, mesos) = addresses(args, before.as_ref())?;
+    let step = progress.step("pre-flight");
+    let site = Site::connect(&marathon, args.marathon_ca.clone(), mesos.as_deref()).await?;
+    let situation = site.situation(&options.service.name).await?;
+    let own = before.as_ref().map(|r| r.id.as_str());
+    let findings = preflight::check(&options, &situation, own);
+    let (fatal, warnings): (Vec<_>, Vec<_>) =
+        findings.into_iter().partition(|f| f.level == Level::Fatal);
+    if !fatal.is_empty() {
+        step.failed();
+        return Err(install::Error::Unfit(fatal));
+    }
+    let kept = before.as_ref().map(|r| &r.choice);
+    let choice = preflight::choose(&options, &situation, kept)
+        .map_err(|finding| install::Error::Unfit(vec![finding]))?;
+    step.done(&format!(
+        "Marathon {}, Mesos {}, {} agents",
+        situation.marathon_version,
+        situation.mesos_version,
+        situation.agents.len()
+    ));
+    for warning in &warnings {
+        progress.note(&format!("! {warning}"));
+    }
+    for why in &choice.why {
+        progress.note(&format!("- {why}"));
+    }
+
+    let placed = place(home, &args.artifacts, &options, before.as_ref(), progress).await?;
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs());
+    let mut record = match before {
+        Some(mut record) => {
+            record.options = options.changed();
+            record.choice = choice;
+            record.marathon = marathon;
+            record.artifacts = placed.manifest.clone();
+            record.artifacts_url.clone_from(&placed.url);
+            // Only where it is about to end: a change restarts the members.
+            if record.phase == Phase::Installing && record.first_start_until < now + 3600 {
+                record.first_start_until = now + FIRST_START_SECONDS;
+            }
+            record
+        }
+        None => Record {
+            version: Record::current_version(),
+            id: uuid::Uuid::new_v4().to_string(),
+            name: options.service.name.clone(),
+            phase: Phase::Installing,
+            marathon,
+            marathon_ca: args.marathon_ca.clone(),
+            mesos,
+            options: options.changed(),
+            choice,
+            first_start_until: now + FIRST_START_SECONDS,
+            artifacts_url: placed.url.clone(),
+            artifacts: placed.manifest.clone(),
+            framework_id: None,
+            before: None,
+        },
+    };
+    if dry {
+        return plan_only(home, args, &record, &site).await;
+    }
+    if record.phase != Phase::Installed {
+        record.phase = Phase::Installing;
+    }
+    home.create()?;
+    home.write(&record)?;
+    let step = progress.step("certificates");
+    let changes = keys::ensure(home, &options, &record.choice)?;
+    step.done(&match changes.len() {
+        0 => "kept".to_owned(),
+        n => format!("{n} made"),
+    });
+    tell_about_keys(home, &options, &record, progress)?;
+
+    let restoring = match beginning {
+        Some(b) => Some(super::backup::Restoring::start(&b.snapshot, &args.artifacts).await?),
+        None => None,
+    };
+    let (_, apps) = render::apps(home, &record, &site)?;
+    let mut wanted = render::wanted(&apps)?;
+    if let Some(restoring) = &restoring {
+        restoring.apply(&mut wanted)?;
+    }
+    let nodes = args.wait_nodes.unwrap_or(options.nodes.min);
+    go(
+        home,
+        &mut record,
+        &site,
+        &options,
+        &wanted,
+        nodes,
+        args,
+        progress,
+    )
+    .await?;
+    if restoring.is_some() {
+        // With their data in place, members no longer begin with the snapshot.
+        let wanted = render::wanted(&apps)?;
+        go(
+            home,
+            &mut record,
+            &site,
+            &options,
+            &wanted,
+            nodes,
+            args,
+            progress,
+        )
+        .await?;
+    }
+    report(home, &record, progress);
+    Ok(())
+}
+
+#[allow(clippy::too_many_arguments)]
+async fn go(
+    home: &Home,
+    record: &mut Record,
+    site: &Site,
+    options: &Options,
+    wanted: &[Wanted],
+    nodes: u32,
+    args: &Install,
+    progress: &Progress,
+) -> Result<(), install::Error> {
+    let name = record.name.clone();
+    let world = site.world(&name).await?;
+    let steps = plan::install(&name, wanted, &world, nodes);
+    let mut work = Work {
+        site,
+        home,
+        record,
+        options,
+        wanted,
+        progress,
+        programs: args.artifacts.upstream_dir.as_deref(),
+        end: End::Phase(Phase::Installed),
+    };
+    work.run(steps, limits(args.manner.timeout)).await
+}
+
+/// What is complete is changed by `upgrade`, which saves it first.
+fn refuse_change(
+    home: &Home,
+    args: &Install,
+    before: Option<&Record>,
+) -> Result<(), install::Error> {
+    let Some(record) = before else {
+        return Ok(());
+    };
+    match record.phase {
+        Phase::Installing | Phase::Kept => Ok(()),
+        Phase::Installed | Phase::Stopped => {
+            let options = layered(Some(&record.options), &args.said)?;
+            if options.changed() == record.options {
+                return Ok(());
+            }
+            Err(install::Error::State(format!(
+                "the cluster {} is installed already; `k8sm upgrade` changes its options",
+                record.name
+            )))
+        }
+        Phase::Upgrading => Err(install::Error::State(format!(
+            "an upgrade of {} was interrupted: `k8sm upgrade` goes on with it",
+            record.name
+        ))),
+        Phase::Removing => Err(install::Error::State(format!(
+            "the removal of {} was interrupted: `k8sm uninstall` goes on with it; the record is in {}",
+            record.name,
+            home.dir().display()
+        ))),
+    }
+}
+
+fn addresses(
+    args: &Install,
+    before: Option<&Record>,
+) -> Result<(String, Option<String>), install::Error> {
+    let marathon = args.marathon.clone().or(before.map(|r| r.marathon.clone()));
+    let marathon = marathon.ok_or_else(|| {
+        install::Error::Usage(
+            "where is Marathon? Say --marathon http://host:8080, or set MARATHON_URL".to_owned(),
+        )
+    })?;
+    let mesos = args.mesos.clone().or(before.and_then(|r| r.mesos.clone()));
+    Ok((marathon, mesos))
+}
+
+/// The artifacts of a command: their list, where agents get them, and who serves them meanwhile.
+pub(super) struct Placed {
+    pub manifest: Manifest,
+    pub url: String,
+    _server: Option<Server>,
+}
+
+/// Finds, builds or serves the artifacts.
+pub(super) async fn place(
+    home: &Home,
+    source: &ArtifactsSource,
+    options: &Options,
+    before: Option<&Record>,
+    progress: &Progress,
+) -> Result<Placed, install::Error> {
+    if source.serve {
+        return serve(home, source, progress).await;
+    }
+    let listed = source
+        .artifacts
+        .as_deref()
+        .map(artifacts::manifest)
+        .transpose()?;
+    let said = source.artifacts_url.clone().or_else(|| {
+        let option = &options.artifacts.base_url;
+        (!option.is_empty()).then(|| option.clone())
+    });
+    let own = listed.as_ref().and_then(|m| m.base_url.clone());
+    match (listed, said.or(own)) {
+        (Some(manifest), Some(url)) => Ok(Placed {
+            manifest,
+            url,
+            _server: None,
+        }),
+        (None, Some(url)) => Ok(Placed {
+            manifest: fetch_list(&url).await?,
+            url,
+            _server: None,
+        }),
+        // Those that it was installed with.
+        (None, None) => match before {
+            Some(record) if !record.artifacts_url.is_empty() => Ok(Placed {
+                manifest: record.artifacts.clone(),
+                url: record.artifacts_url.clone(),
+                _server: None,
+            }),
+            _ => Err(packaging::install::artifacts::Error::NoBase.into()),
+        },
+        (Some(_), None) => Err(packaging::install::artifacts::Error::NoBase.into()),
+    }
+}
+
+async fn serve(
+    home: &Home,
+    source: &ArtifactsSource,
+    progress: &Progress,
+) -> Result<Placed, install::Error> {
+    let dir = match &source.artifacts {
+        Some(dir) => dir.clone(),
+        None => home.dir().join("artifacts"),
+    };
+    if source.artifacts.is_none() {
+        let upstream = crate::commands::artifacts::upstream_dir(source.upstream_dir.as_deref())
+            .map_err(|e| install::Error::State(e.to_string()))?;
+        let sources = Sources {
+            programs: source.programs_dir.clone(),
+            upstream,
+            images: Vec::new(),
+        };
+        let mut step = progress.step("artifacts");
+        let built = artifacts::build(&dir, None, &sources, |file| step.detail(file))?;
+        step.done(&format!("{} files", built.files.len()));
+    }
+    let server = Server::start(&dir, source.serve_listen).await?;
+    let url = format!("http://{}", reachable(source, server.address())?);
+    progress.note(&format!("- artifacts are served at {url} while this runs"));
+    Ok(Placed {
+        manifest: artifacts::manifest(&dir)?,
+        url,
+        _server: Some(server),
+    })
+}
+
+/// Where agents reach what is served here.
+pub(super) fn reachable(
+    source: &ArtifactsSource,
+    listening: SocketAddr,
+) -> Result<String, install::Error> {
+    let port = listening.port();
+    if let Some(said) = &source.serve_address {
+        return Ok(match said.contains(':') {
+            true => said.clone(),
+            false => format!("{said}:{port}"),
+        });
+    }
+    let ip = match listening.ip() {
+        ip if ip.is_unspecified() => own_address().ok_or_else(|| {
+            install::Error::Usage(
+                "this machine's address is not known: say --serve-address".to_owned(),
+            )
+        })?,
+        ip => ip,
+    };
+    Ok(match ip {
+        IpAddr::V4(ip) => format!("{ip}:{port}"),
+        IpAddr::V6(ip) => format!("[{ip}]:{port}"),
+    })
+}
+
+async fn fetch_list(base: &str) -> Result<Manifest, install::Error> {
+    let url = format!("{}/{FILE}", base.trim_end_matches('/'));
+    let failed = |reason: String| install::Error::State(format!("read {url}: {reason}"));
+    let https = url.starts_with("https:");
+    let client = crate::http::public_client(None, https, Duration::from_secs(20))
+        .map_err(|e| failed(e.to_string()))?;
+    let answer = client
+        .get(&url)
+        .send()
+        .await
+        .and_then(reqwest::Response::error_for_status)
+        .map_err(|e| failed(crate::error::chain(&e.without_url())))?;
+    let bytes = answer
+        .bytes()
+        .await
+        .map_err(|e| failed(crate::error::chain(&e)))?;
+    Ok(Manifest::parse(&bytes)?)
+}
+
+/// Where an operator has to bring keys by hand, that is said before anything waits for them.
+pub(super) fn tell_about_keys(
+    home: &Home,
+    options: &Options,
+    record: &Record,
+    progress: &Progress,
+) -> Result<(), install::Error> {
+    let how = match record.choice.pki.as_str() {
+        "secrets" => format!(
+            "secrets below {}: pki-<component> with the content of <component>.json",
+            if options.pki.secret_path.is_empty() {
+                &record.name
+            } else {
+                &options.pki.secret_path
+            }
+        ),
+        "file" => format!(
+            "files <component>.json in {} on the agents, mode 0600",
+            options.pki.file
+        ),
+        "uri" => format!("files <component>.json at {}", options.pki.uri),
+        _ => return Ok(()),
+    };
+    let dir = home.dir().join("bundles");
+    keys::export(home, options, &record.choice, &dir)?;
+    progress.note(&format!(
+        "- the apps' keys are in {}; they are wanted as {how}",
+        dir.display()
+    ));
+    Ok(())
+}
+
+async fn plan_only(
+    home: &Home,
+    args: &Install,
+    record: &Record,
+    site: &Site,
+) -> Result<(), install::Error> {
+    let options = record.parsed_options()?;
+    // Rendering wants keys: those of a new cluster are made for the moment.
+    let scratch = tempdir()?;
+    let trial = match home.exists() {
+        true => home.clone(),
+        false => {
+            let trial = Home::new(Some(&scratch.0), &record.name)?;
+            trial.create()?;
+            keys::ensure(&trial, &options, &record.choice)?;
+            trial
+        }
+    };
+    let (_, apps) = render::apps(&trial, record, site)?;
+    let wanted = render::wanted(&apps)?;
+    let world = site.world(&record.name).await?;
+    let nodes = args.wait_nodes.unwrap_or(options.nodes.min);
+    let steps = plan::install(&record.name, &wanted, &world, nodes);
+    let changes = plan::changes(&record.name, &wanted, &world);
+    show_plan(args.manner.output, &changes, &steps, &record.choice.why)
+        .map_err(|e| install::Error::State(e.to_string()))
+}
+
+/// A directory that goes with its value.
+pub(super) struct Scratch(pub PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+pub(super) fn tempdir() -> Result<Scratch, install::Error> {
+    let dir = std::env::temp_dir().join(format!("k8sm-{}", uuid::Uuid::new_v4()));
+    packaging::files::make_dir(&dir, 0o700)?;
+    Ok(Scratch(dir))
+}
+
+fn report(home: &Home, record: &Record, progress: &Progress) {
+    let elapsed = crate::progress::seconds(progress.elapsed());
+    progress.note("");
+    progress.note(&format!(
+        "The cluster {} is installed after {elapsed}.",
+        record.name
+    ));
+    progress.note("Try next:");
+    progress.note(&format!(
+        "  export KUBECONFIG={}",
+        home.kubeconfig().display()
+    ));
+    progress.note("  kubectl get nodes    (nodes come with the first pods, or with nodes.min)");
+    progress.note(&format!("  k8sm status --name {}", record.name));
+}

@@ -1,0 +1,363 @@
+//! `k8sm doctor`: what is wrong with an installed cluster, why, and what to do.
+
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use packaging::install::judge::{Standing, World};
+use packaging::install::plan::{self, What};
+use packaging::install::preflight::{self, Finding, Level};
+use packaging::pki::Pki;
+use serde_json::{Value, json};
+
+use super::{block_on, home, print, site, status};
+use crate::args::Doctor;
+use crate::error::{Error, ExitCode as Code};
+use crate::install::{self, Home, Phase, Record, Site, etcd, keys, render};
+
+/// How long somebody who serves artifacts may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// `k8sm doctor`. The exit code is 0 when nothing is wrong, warnings aside.
+pub fn doctor(state_dir: &Path, args: &Doctor) -> Result<ExitCode, Error> {
+    let (home, record) = home(state_dir, &args.which)?;
+    let findings = block_on(async {
+        let site = site(&record).await?;
+        let findings = examine(&home, &record, &site).await?;
+        if let Some(file) = &args.bundle {
+            bundle(&home, &record, &site, &findings, file).await?;
+        }
+        Ok(findings)
+    })?;
+    let text = print::shaped(args.output, &json!(findings), || table(&findings));
+    crate::commands::print(&text)?;
+    if let Some(file) = &args.bundle {
+        eprintln!(
+            "{} is ready; look into it before you send it",
+            file.display()
+        );
+    }
+    let bad = findings.iter().any(|f| f.level == Level::Fatal);
+    Ok(if bad {
+        ExitCode::from(Code::Failure as u8)
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn table(findings: &[Finding]) -> String {
+    if findings.is_empty() {
+        return "nothing is wrong\n".to_owned();
+    }
+    let mut text = String::new();
+    for finding in findings {
+        let sign = match finding.level {
+            Level::Fatal => "✘",
+            Level::Warning => "!",
+            Level::Note => "-",
+        };
+        text.push_str(&format!("{sign} {}\n", finding.what));
+        if !finding.remedy.is_empty() {
+            text.push_str(&format!("    {}\n", finding.remedy));
+        }
+    }
+    text
+}
+
+fn found(level: Level, what: impl Into<String>, remedy: impl Into<String>) -> Finding {
+    Finding {
+        level,
+        what: what.into(),
+        remedy: remedy.into(),
+    }
+}
+
+async fn examine(
+    home: &Home,
+    record: &Record,
+    site: &Site,
+) -> Result<Vec<Finding>, install::Error> {
+    let options = record.parsed_options()?;
+    let situation = site.situation(&record.name).await?;
+    let mut findings = preflight::check(&options, &situation, Some(&record.id));
+    apps(record, &situation.world, &mut findings);
+    drift(home, record, site, &situation.world, &mut findings)?;
+    frameworks(record, &situation, &mut findings);
+    certificates(home, record, &mut findings)?;
+    if record.phase == Phase::Installed {
+        quorum(home, record, &mut findings).await;
+    }
+    artifacts(record, &mut findings).await;
+    findings.sort_by_key(|f| std::cmp::Reverse(f.level));
+    Ok(findings)
+}
+
+fn apps(record: &Record, world: &World, findings: &mut Vec<Finding>) {
+    let unfinished = match record.phase {
+        Phase::Installing => Some("install"),
+        Phase::Upgrading => Some("upgrade"),
+        Phase::Removing => Some("uninstall"),
+        _ => None,
+    };
+    if let Some(command) = unfinished {
+        findings.push(found(
+            Level::Fatal,
+            format!("`k8sm {command}` was interrupted"),
+            "run it again: it goes on where it stopped",
+        ));
+    }
+    for (id, seen) in &world.apps {
+        let standing = Standing::of(Some(seen));
+        match &standing {
+            Standing::Unhealthy(why) => findings.push(found(
+                Level::Fatal,
+                format!("{id} is not healthy: {why}"),
+                "its sandbox in Mesos holds what it said",
+            )),
+            Standing::Changing(why) => findings.push(found(
+                Level::Warning,
+                format!("{id} is changing: {why}"),
+                "where an offer is missing, give Marathon's role more resources or the ports that the app asks for",
+            )),
+            Standing::Stopped if record.phase == Phase::Installed => findings.push(found(
+                Level::Fatal,
+                format!("{id} has no instances"),
+                "`k8sm start` starts everything that belongs to the cluster",
+            )),
+            _ => {}
+        }
+    }
+}
+
+/// Apps that are not what the options say.
+fn drift(
+    home: &Home,
+    record: &Record,
+    site: &Site,
+    world: &World,
+    findings: &mut Vec<Finding>,
+) -> Result<(), install::Error> {
+    if record.phase != Phase::Installed {
+        return Ok(());
+    }
+    let (_, apps) = render::apps(home, record, site)?;
+    let wanted = render::wanted(&apps)?;
+    for app in plan::changes(&record.name, &wanted, world) {
+        let (what, remedy) = match app.what {
+            What::Keep => continue,
+            What::Create => (
+                format!("{} is missing", app.app),
+                "`k8sm install` brings it back",
+            ),
+            What::Remove => (
+                format!("{} is not wanted any more", app.app),
+                "`k8sm upgrade` removes it",
+            ),
+            What::Update => (
+                format!(
+                    "{} is not as the options say: {}",
+                    app.app,
+                    app.changes.join("; ")
+                ),
+                "somebody changed it in Marathon; `k8sm upgrade` brings it back, or say the change as an option",
+            ),
+        };
+        findings.push(found(Level::Warning, what, remedy));
+    }
+    Ok(())
+}
+
+fn frameworks(record: &Record, situation: &preflight::Situation, findings: &mut Vec<Finding>) {
+    let ours: Vec<_> = situation
+        .frameworks
+        .iter()
+        .filter(|f| f.name == record.name)
+        .collect();
+    let running = record.phase == Phase::Installed;
+    match ours.as_slice() {
+        [] if running => findings.push(found(
+            Level::Fatal,
+            format!("Mesos has no framework named {}", record.name),
+            "the framework's log says why: the API must answer, and Mesos must accept its role and principal",
+        )),
+        [] => {}
+        [one] if running && !one.connected => findings.push(found(
+            Level::Fatal,
+            format!("the framework {} is not connected to Mesos", one.id),
+            "pods go on, new ones wait; the framework's log says why",
+        )),
+        [_] => {}
+        several => findings.push(found(
+            Level::Fatal,
+            format!(
+                "{} frameworks are named {}: {}",
+                several.len(),
+                record.name,
+                several.iter().map(|f| f.id.as_str()).collect::<Vec<_>>().join(", ")
+            ),
+            "those whose scheduler is gone hold resources: remove them (POST /master/teardown with the id)",
+        )),
+    }
+}
+
+fn certificates(
+    home: &Home,
+    record: &Record,
+    findings: &mut Vec<Finding>,
+) -> Result<(), install::Error> {
+    let pki = Pki::new(home.pki());
+    let options = record.parsed_options()?;
+    let now = SystemTime::now().into();
+    for certificate in keys::plan(&options, &record.choice)?.certificates() {
+        if let Some(reason) = pki.due(&certificate, now)? {
+            findings.push(found(
+                Level::Warning,
+                format!("the certificate {} is due: {reason}", certificate.name),
+                "`k8sm certs renew`",
+            ));
+        }
+    }
+    Ok(())
+}
+
+async fn quorum(home: &Home, record: &Record, findings: &mut Vec<Finding>) {
+    let ask = async {
+        let options = record.parsed_options()?;
+        let ctl = etcd::Ctl::new(home, &options, &record.choice, None)?;
+        Ok::<_, install::Error>(ctl.unhealthy().await?)
+    };
+    match ask.await {
+        Ok(bad) if bad.is_empty() => {}
+        Ok(bad) => findings.push(found(
+            Level::Fatal,
+            format!("etcd does not answer at {}", bad.join(", ")),
+            "a member whose agent is gone for good is replaced; without a majority the API is read-only or gone",
+        )),
+        Err(install::Error::Etcd(etcd::Error::External)) => {}
+        Err(error) => findings.push(found(
+            Level::Note,
+            format!("etcd was not asked: {error}"),
+            "",
+        )),
+    }
+}
+
+/// Apps that start on another agent fetch again.
+async fn artifacts(record: &Record, findings: &mut Vec<Finding>) {
+    let url = format!(
+        "{}/artifacts.json",
+        record.artifacts_url.trim_end_matches('/')
+    );
+    let https = url.starts_with("https:");
+    let asked = async {
+        let client =
+            crate::http::public_client(None, https, PATIENCE).map_err(|e| e.to_string())?;
+        let answer = client
+            .get(&url)
+            .send()
+            .await
+            .and_then(reqwest::Response::error_for_status);
+        answer
+            .map(drop)
+            .map_err(|e| crate::error::chain(&e.without_url()))
+    };
+    if let Err(reason) = asked.await {
+        findings.push(found(
+            Level::Warning,
+            format!("nobody serves the artifacts at {}: {reason}", record.artifacts_url),
+            "an app that starts on an agent that has not fetched before will fail; `k8sm artifacts serve` serves them, a web server is better",
+        ));
+    }
+}
+
+/// Everything that helps with a bug report; no key and no password.
+async fn bundle(
+    home: &Home,
+    record: &Record,
+    site: &Site,
+    findings: &[Finding],
+    file: &Path,
+) -> Result<(), install::Error> {
+    let world = site.world(&record.name).await?;
+    let apps: Vec<Value> = world
+        .apps
+        .values()
+        .map(|s| redacted(s.definition.clone()))
+        .collect();
+    let status = status::gather(home, record, site).await?;
+    let deployments = site.marathon.deployments().await?;
+    let parts = [
+        ("findings.json", json!(findings)),
+        ("status.json", json!(status)),
+        ("apps.json", json!(apps)),
+        ("deployments.json", json!(deployments)),
+        (
+            "marathon.json",
+            json!({"version": site.info.version, "features": site.info.marathon_config.features}),
+        ),
+        ("options.json", record.options.clone()),
+        ("choice.json", json!(record.choice)),
+    ];
+    let write = |e| install::Error::io("write", file)(e);
+    let out = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(file)
+        .map_err(write)?;
+    let mut archive = tar::Builder::new(GzEncoder::new(out, Compression::default()));
+    for (name, value) in parts {
+        let text = format!("{value:#}\n");
+        let mut header = tar::Header::new_gnu();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o600);
+        archive
+            .append_data(&mut header, format!("k8sm/{name}"), text.as_bytes())
+            .map_err(write)?;
+    }
+    archive
+        .into_inner()
+        .and_then(GzEncoder::finish)
+        .and_then(|out| out.sync_all())
+        .map_err(write)
+}
+
+/// An app without what may be secret in its environment.
+fn redacted(mut app: Value) -> Value {
+    if let Some(env) = app["env"].as_object_mut() {
+        for (name, value) in env {
+            if name != "K8SM_RUN" && value.is_string() {
+                *value = json!("<redacted>");
+            }
+        }
+    }
+    app
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bug_report_holds_no_environment_but_the_specification() {
+        let app = json!({"env": {"K8SM_PKI": "geheim", "X": "y", "K8SM_RUN": "{}", "S": {"secret": "s"}}});
+        let text = redacted(app).to_string();
+        assert!(
+            !text.contains("geheim") && !text.contains("\"y\""),
+            "{text}"
+        );
+        assert!(text.contains(r#""K8SM_RUN":"{}""#), "{text}");
+    }
+
+    #[test]
+    fn findings_are_told_with_their_remedy() {
+        let findings = [found(Level::Fatal, "etcd is gone", "bring it back")];
+        assert_eq!(table(&findings), "✘ etcd is gone\n    bring it back\n");
+        assert_eq!(table(&[]), "nothing is wrong\n");
+    }
+}

@@ -1,0 +1,232 @@
+//! etcd from outside, by way of etcdctl: health, snapshots. The client certificate is that of the
+//! API servers, from this machine's record.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use packaging::files::make_dir;
+use packaging::install::preflight::Choice;
+use packaging::options::Options;
+use packaging::pki::{Authority, Name, Pki};
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+use super::Home;
+
+/// How long a snapshot may take. The largest store, 8 GiB, over a slow network.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(900);
+/// How long a question may take.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Why etcd could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The program is missing.
+    #[error(
+        "{0} is not there: name the folder of the upstream programs with --upstream-dir or K8SM_UPSTREAM_BIN, or build them (`k8sm upstream build`)"
+    )]
+    NoProgram(PathBuf),
+    /// It could not be started.
+    #[error("start {program}: {source}", program = .program.display())]
+    Start {
+        /// Which.
+        program: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// It failed. Worth a retry while members start.
+    #[error("{what}: {output}")]
+    Failed {
+        /// What was tried.
+        what: &'static str,
+        /// The end of what it said.
+        output: String,
+    },
+    /// It took too long. Worth a retry.
+    #[error("{what}: no answer within {} s", .limit.as_secs())]
+    Timeout {
+        /// What was tried.
+        what: &'static str,
+        /// How long it was given.
+        limit: Duration,
+    },
+    /// The disk.
+    #[error(transparent)]
+    File(#[from] packaging::files::Error),
+    /// The disk.
+    #[error("{action} {path}: {source}", path = .path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// There is no etcd of ours.
+    #[error("etcd is external: save it with its own tools")]
+    External,
+}
+
+impl Error {
+    /// Whether it may work later.
+    pub fn retryable(&self) -> bool {
+        matches!(self, Self::Failed { .. } | Self::Timeout { .. })
+    }
+}
+
+/// Where members are.
+pub fn endpoints(options: &Options, choice: &Choice) -> Vec<String> {
+    choice
+        .etcd_hosts
+        .iter()
+        .map(|h| format!("https://{}:{}", h.address, options.etcd.client_port))
+        .collect()
+}
+
+/// A name for a snapshot of now.
+pub fn file_name() -> String {
+    let format = format_description!("[year][month][day]-[hour][minute][second]");
+    let now = OffsetDateTime::now_utc().format(format).unwrap_or_default();
+    format!("etcd-{now}.db")
+}
+
+/// etcdctl with everything that it needs.
+#[derive(Debug, Clone)]
+pub struct Ctl {
+    program: PathBuf,
+    args: Vec<String>,
+    endpoints: Vec<String>,
+}
+
+impl Ctl {
+    /// For the members of an installation; `programs` is the folder of etcdctl.
+    pub fn new(
+        home: &Home,
+        options: &Options,
+        choice: &Choice,
+        programs: Option<&Path>,
+    ) -> Result<Self, Error> {
+        let endpoints = endpoints(options, choice);
+        if endpoints.is_empty() {
+            return Err(Error::External);
+        }
+        let program = program(programs, "etcdctl")?;
+        let pki = Pki::new(home.pki());
+        let args = vec![
+            format!(
+                "--cacert={}",
+                pki.authority_certificate(Authority::Etcd).display()
+            ),
+            format!(
+                "--cert={}",
+                pki.certificate(Name::ApiServerEtcdClient).display()
+            ),
+            format!("--key={}", pki.key(Name::ApiServerEtcdClient).display()),
+        ];
+        Ok(Self {
+            program,
+            args,
+            endpoints,
+        })
+    }
+
+    async fn call(
+        &self,
+        what: &'static str,
+        endpoint: &str,
+        args: &[&str],
+        limit: Duration,
+    ) -> Result<String, Error> {
+        let output = tokio::process::Command::new(&self.program)
+            .args(&self.args)
+            .arg(format!("--endpoints={endpoint}"))
+            .args(args)
+            .kill_on_drop(true)
+            .output();
+        let output = match tokio::time::timeout(limit, output).await {
+            Err(_) => return Err(Error::Timeout { what, limit }),
+            Ok(Err(source)) => {
+                return Err(Error::Start {
+                    program: self.program.clone(),
+                    source,
+                });
+            }
+            Ok(Ok(output)) => output,
+        };
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        let text = String::from_utf8_lossy(&output.stderr);
+        let last = text.lines().rev().find(|l| !l.trim().is_empty());
+        Err(Error::Failed {
+            what,
+            output: last.unwrap_or("it said nothing").trim().to_owned(),
+        })
+    }
+
+    /// Members that do not answer or have no leader.
+    pub async fn unhealthy(&self) -> Result<Vec<String>, Error> {
+        let mut bad = Vec::new();
+        for endpoint in &self.endpoints {
+            let args = ["endpoint", "health"];
+            match self
+                .call("ask etcd for its health", endpoint, &args, PATIENCE)
+                .await
+            {
+                Ok(_) => {}
+                Err(error) if error.retryable() => bad.push(endpoint.clone()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(bad)
+    }
+
+    /// Saves the store into a file, from the first member that gives it; returns its size. The
+    /// file appears whole.
+    pub async fn snapshot(&self, path: &Path) -> Result<u64, Error> {
+        let io = |action: &'static str| {
+            let path = path.to_owned();
+            move |source| Error::Io {
+                action,
+                path,
+                source,
+            }
+        };
+        if let Some(dir) = path.parent() {
+            make_dir(dir, 0o700)?;
+        }
+        let mut half = path.as_os_str().to_owned();
+        half.push(".part");
+        let half = PathBuf::from(half);
+        let text = half.display().to_string();
+        let mut last = Error::External;
+        for endpoint in &self.endpoints {
+            let args = ["snapshot", "save", text.as_str()];
+            let what = "take a snapshot of etcd";
+            match self.call(what, endpoint, &args, SNAPSHOT_PATIENCE).await {
+                Ok(_) => {
+                    let size = std::fs::metadata(&half).map_err(io("read"))?.len();
+                    std::fs::rename(&half, path).map_err(io("rename"))?;
+                    return Ok(size);
+                }
+                Err(error) => last = error,
+            }
+        }
+        let _ = std::fs::remove_file(&half);
+        Err(last)
+    }
+}
+
+/// A program of upstream's.
+pub fn program(dir: Option<&Path>, name: &str) -> Result<PathBuf, Error> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let beside = crate::catalog::own_dir().unwrap_or_default();
+    dir.map(Path::to_owned)
+        .into_iter()
+        .chain([beside])
+        .chain(std::env::split_paths(&path))
+        .map(|dir| dir.join(name))
+        .find(|path| path.is_file())
+        .ok_or_else(|| Error::NoProgram(PathBuf::from(name)))
+}

@@ -1,0 +1,228 @@
+//! What Mesos says: version, agents, frameworks, tasks.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use mesos::http::{ClientConfig, Credentials, Secret, SecretSource};
+use mesos::master::MasterUrl;
+use mesos::operator::OperatorClient;
+use mesos::pb;
+use packaging::install::preflight::{Agent, FrameworkSeen};
+
+use super::Error;
+
+/// How long the master may take to be found and to answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Mesos' masters.
+#[derive(Debug, Clone)]
+pub struct MesosView {
+    client: OperatorClient,
+}
+
+/// Credentials from the environment: `K8SM_MESOS_PRINCIPAL` and `K8SM_MESOS_SECRET`. Never from
+/// arguments, which every user of the machine sees.
+fn credentials() -> Credentials {
+    match (
+        std::env::var("K8SM_MESOS_PRINCIPAL"),
+        std::env::var("K8SM_MESOS_SECRET"),
+    ) {
+        (Ok(principal), Ok(secret)) => Credentials::Basic {
+            principal,
+            secret: SecretSource::Value(Secret::new(secret)),
+        },
+        _ => Credentials::None,
+    }
+}
+
+impl MesosView {
+    /// The masters at an address. Must be called on a tokio runtime.
+    pub fn new(url: &str) -> Result<Self, Error> {
+        let failed = |reason: String| Error::Mesos {
+            action: "find the Mesos masters".to_owned(),
+            reason,
+        };
+        let url = MasterUrl::parse(url).map_err(|e| failed(e.to_string()))?;
+        let config = ClientConfig {
+            credentials: credentials(),
+            ..ClientConfig::default()
+        };
+        let client =
+            OperatorClient::new(&url, &config).map_err(|e| failed(crate::error::chain(&e)))?;
+        Ok(Self { client })
+    }
+
+    async fn call(
+        &self,
+        action: &str,
+        call: pb::master::Call,
+    ) -> Result<pb::master::Response, Error> {
+        let failed = |reason: String| Error::Mesos {
+            action: action.to_owned(),
+            reason,
+        };
+        match tokio::time::timeout(PATIENCE, self.client.call(&call)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(failed(crate::error::chain(&error))),
+            Err(_) => Err(failed(format!(
+                "the Mesos master has not answered within {} s",
+                PATIENCE.as_secs()
+            ))),
+        }
+    }
+
+    async fn get(
+        &self,
+        action: &str,
+        what: pb::master::call::Type,
+    ) -> Result<pb::master::Response, Error> {
+        let call = pb::master::Call {
+            r#type: Some(what.into()),
+            ..Default::default()
+        };
+        self.call(action, call).await
+    }
+
+    /// Its version.
+    pub async fn version(&self) -> Result<String, Error> {
+        let action = "ask Mesos for its version";
+        let response = self.get(action, pb::master::call::Type::GetVersion).await?;
+        Ok(response
+            .get_version
+            .map(|v| v.version_info.version)
+            .unwrap_or_default())
+    }
+
+    /// Its agents, with what Marathon could use of them.
+    pub async fn agents(&self, marathon_role: Option<&str>) -> Result<Vec<Agent>, Error> {
+        let action = "list Mesos' agents";
+        let response = self.get(action, pb::master::call::Type::GetAgents).await?;
+        let agents = response.get_agents.unwrap_or_default().agents;
+        Ok(agents.iter().map(|a| agent(a, marathon_role)).collect())
+    }
+
+    /// Its frameworks that are registered.
+    pub async fn frameworks(&self) -> Result<Vec<FrameworkSeen>, Error> {
+        let action = "list Mesos' frameworks";
+        let what = pb::master::call::Type::GetFrameworks;
+        let response = self.get(action, what).await?;
+        let frameworks = response.get_frameworks.unwrap_or_default().frameworks;
+        Ok(frameworks
+            .into_iter()
+            .map(|f| FrameworkSeen {
+                id: f.framework_info.id.map(|id| id.value).unwrap_or_default(),
+                name: f.framework_info.name,
+                connected: f.connected,
+            })
+            .collect())
+    }
+
+    /// Names of tasks that have not ended.
+    pub async fn tasks(&self) -> Result<Vec<(String, String)>, Error> {
+        let action = "list Mesos' tasks";
+        let response = self.get(action, pb::master::call::Type::GetTasks).await?;
+        let tasks = response.get_tasks.unwrap_or_default();
+        Ok(tasks
+            .tasks
+            .into_iter()
+            .map(|t| (t.framework_id.value, t.name))
+            .collect())
+    }
+
+    /// Removes a framework; its tasks end.
+    pub async fn teardown(&self, id: &str) -> Result<(), Error> {
+        let call = pb::master::Call {
+            r#type: Some(pb::master::call::Type::Teardown.into()),
+            teardown: Some(pb::master::call::Teardown {
+                framework_id: pb::FrameworkId {
+                    value: id.to_owned(),
+                },
+            }),
+            ..Default::default()
+        };
+        self.call(&format!("remove the framework {id} from Mesos"), call)
+            .await
+            .map(drop)
+    }
+}
+
+fn agent(found: &pb::master::response::get_agents::Agent, marathon_role: Option<&str>) -> Agent {
+    let info = &found.agent_info;
+    let total = &found.total_resources;
+    let usable = |r: &&pb::Resource| {
+        let role = reserved_for(r);
+        role.is_none() || role == marathon_role
+    };
+    let scalar = |name: &str| -> f64 {
+        total
+            .iter()
+            .filter(usable)
+            .filter(|r| r.name == name)
+            .filter_map(|r| r.scalar.as_ref().map(|s| s.value))
+            .sum()
+    };
+    let ports = total
+        .iter()
+        .filter(usable)
+        .filter(|r| r.name == "ports")
+        .filter_map(|r| r.ranges.as_ref())
+        .flat_map(|r| &r.range)
+        .filter_map(|r| Some((u16::try_from(r.begin).ok()?, u16::try_from(r.end).ok()?)))
+        .collect();
+    let mut roles: Vec<Option<&str>> = total
+        .iter()
+        .filter(|r| r.name == "cpus")
+        .map(reserved_for)
+        .collect();
+    roles.dedup();
+    let role = match roles.as_slice() {
+        [Some(role)] => Some((*role).to_owned()),
+        _ => None,
+    };
+    Agent {
+        id: info
+            .id
+            .as_ref()
+            .map(|id| id.value.clone())
+            .unwrap_or_default(),
+        hostname: info.hostname.clone(),
+        address: found.pid.as_deref().and_then(address),
+        version: found.version.clone(),
+        active: found.active && !found.deactivated.unwrap_or(false),
+        role,
+        cpus: scalar("cpus"),
+        mem: scalar("mem"),
+        disk: scalar("disk"),
+        ports,
+    }
+}
+
+/// Who has reserved a resource.
+fn reserved_for(resource: &pb::Resource) -> Option<&str> {
+    resource
+        .reservations
+        .last()
+        .and_then(|r| r.role.as_deref())
+        .filter(|role| *role != "*")
+}
+
+/// The address in `slave(1)@192.0.2.1:5051`.
+fn address(pid: &str) -> Option<Ipv4Addr> {
+    let (_, endpoint) = pid.rsplit_once('@')?;
+    endpoint.rsplit_once(':')?.0.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agents_address_is_in_its_pid() {
+        assert_eq!(
+            address("slave(1)@192.0.2.1:5051"),
+            Some(Ipv4Addr::new(192, 0, 2, 1))
+        );
+        assert_eq!(address("slave(1)@[2001:db8::1]:5051"), None);
+        assert_eq!(address("nonsense"), None);
+    }
+}

@@ -1,0 +1,84 @@
+//! Options, choices, artifacts and keys -> apps.
+
+use std::collections::BTreeMap;
+
+use packaging::install::artifacts::Manifest;
+use packaging::install::plan::Wanted;
+use packaging::install::preflight::{Choice, version};
+use packaging::marathon::{App, Artifact, Facts, PkiDelivery, lint, render};
+use packaging::options::Options;
+
+use super::{Error, Home, Record, Site, keys};
+
+/// What the renderer has to know.
+pub fn facts(record: &Record, site: &Site, delivery: PkiDelivery) -> Result<Facts, Error> {
+    let choice: &Choice = &record.choice;
+    Ok(Facts {
+        install_id: record.id.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        kubernetes_version: kubernetes_version(&record.artifacts),
+        marathon_version: version(&site.info.version),
+        mesos_master: site.master.clone(),
+        etcd_hosts: choice.etcd_hosts.clone(),
+        etcd_storage: choice.etcd_storage,
+        etcd_states: BTreeMap::new(),
+        etcd_form_until: Some(record.first_start_until),
+        etcd_snapshot: None,
+        api_hosts: choice.api_hosts.clone(),
+        pki: delivery,
+        artifacts: artifacts(&record.artifacts, &record.artifacts_url)?,
+        one_app: false,
+    })
+}
+
+/// The version of Kubernetes among the artifacts.
+pub fn kubernetes_version(artifacts: &Manifest) -> String {
+    let version = artifacts.components.get("kubelet");
+    version.cloned().unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// The artifacts as the renderer wants them.
+pub fn artifacts(list: &Manifest, base: &str) -> Result<BTreeMap<String, Artifact>, Error> {
+    list.complete()?;
+    list.files
+        .iter()
+        .map(|(name, entry)| {
+            let artifact = Artifact {
+                uri: list.url(Some(base), name)?,
+                sha256: entry.sha256.clone(),
+                size: entry.size,
+            };
+            Ok((name.clone(), artifact))
+        })
+        .collect()
+}
+
+/// The apps of an installation. What Marathon would refuse is found here.
+pub fn apps(home: &Home, record: &Record, site: &Site) -> Result<(Options, Vec<App>), Error> {
+    let options = record.parsed_options()?;
+    let delivery = keys::delivery(home, &options, &record.choice)?;
+    let apps = render(&options, &facts(record, site, delivery)?)?;
+    let findings = lint(&apps);
+    if !findings.is_empty() {
+        let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
+        return Err(Error::State(format!(
+            "the apps are not as Marathon wants them; this is a mistake of k8sm, please report it:\n{}",
+            lines.join("\n")
+        )));
+    }
+    Ok((options, apps))
+}
+
+/// The apps as the plan compares them.
+pub fn wanted(apps: &[App]) -> Result<Vec<Wanted>, Error> {
+    apps.iter()
+        .map(|app| {
+            let definition = serde_json::to_value(app)
+                .map_err(|e| Error::State(format!("write {} down: {e}", app.id)))?;
+            Ok(Wanted {
+                id: app.id.to_string(),
+                definition,
+            })
+        })
+        .collect()
+}
