@@ -32,6 +32,9 @@ pub struct Kubeconfig {
     pub cluster: String,
     /// `https://host:port` of an API server.
     pub server: String,
+    /// Name that the server's certificate is checked for, where that is not the host of the URL:
+    /// front doors and API servers move between agents.
+    pub server_name: Option<String>,
     /// The cluster's authority.
     pub authority: Source,
     /// Name of the user entry.
@@ -45,12 +48,15 @@ pub struct Kubeconfig {
 impl Kubeconfig {
     /// The file's content. It holds or names a key: write it with mode 0600.
     pub fn render(&self) -> String {
-        let cluster: serde_json::Map<String, Value> = [
+        let mut cluster: serde_json::Map<String, Value> = [
             ("server".to_owned(), json!(self.server)),
             self.authority.entry("certificate-authority"),
         ]
         .into_iter()
         .collect();
+        if let Some(name) = &self.server_name {
+            cluster.insert("tls-server-name".to_owned(), json!(name));
+        }
         let user: serde_json::Map<String, Value> = [
             self.certificate.entry("client-certificate"),
             self.key.entry("client-key"),
@@ -80,6 +86,7 @@ mod tests {
         let program = Kubeconfig {
             cluster: "kubernetes".to_owned(),
             server: "https://127.0.0.1:6443".to_owned(),
+            server_name: None,
             authority: Source::File("pki/ca.crt".into()),
             user: "system:k8sm:framework".to_owned(),
             certificate: Source::File("pki/framework.crt".into()),

@@ -1,6 +1,8 @@
 //! konnectivity's agents, one per node: they dial the server beside the API server and connect,
 //! on its behalf, to kubelets, pods and services.
 
+use std::net::Ipv4Addr;
+
 use serde_json::{Value, json};
 
 use super::{Addons, restricted, service_account};
@@ -23,6 +25,43 @@ pub fn manifests(addons: &Addons) -> Vec<Value> {
                 "updateStrategy": {"type": "RollingUpdate"},
                 "template": {"metadata": {"labels": labels}, "spec": pod(addons)},
             },
+        }),
+    ]
+}
+
+/// The way to several servers: a service of their addresses. Agents dial it until they are
+/// connected to every server (`--server-count`).
+pub fn service(address: Ipv4Addr, port: u16, servers: &[Ipv4Addr]) -> Vec<Value> {
+    const NAME: &str = "konnectivity-server";
+    let metadata = json!({"name": NAME, "namespace": "kube-system"});
+    let endpoints: Vec<Value> = servers
+        .iter()
+        .map(|ip| json!({"addresses": [ip], "conditions": {"ready": true}}))
+        .collect();
+    vec![
+        json!({
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": metadata,
+            "spec": {
+                "clusterIP": address,
+                "ports": [{"name": "agents", "port": port, "targetPort": port, "protocol": "TCP"}],
+            },
+        }),
+        json!({
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {
+                "name": NAME,
+                "namespace": "kube-system",
+                "labels": {
+                    "kubernetes.io/service-name": NAME,
+                    "endpointslice.kubernetes.io/managed-by": super::FIELD_MANAGER,
+                },
+            },
+            "addressType": "IPv4",
+            "ports": [{"name": "agents", "port": port, "protocol": "TCP"}],
+            "endpoints": endpoints,
         }),
     ]
 }

@@ -282,7 +282,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 }
 
 /// SHA-256 of what is read, and how much it was.
-pub(crate) fn digest_reader(mut reader: impl Read) -> io::Result<(String, u64)> {
+pub fn digest_reader(mut reader: impl Read) -> io::Result<(String, u64)> {
     let mut hasher = Sha256::new();
     let size = io::copy(&mut reader, &mut hasher)?;
     Ok((hex(&hasher.finalize()), size))

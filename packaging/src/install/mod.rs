@@ -11,7 +11,7 @@ pub mod diff;
 pub mod judge;
 pub mod machine;
 pub mod plan;
-//PRE pub mod preflight;
+pub mod preflight;
 
 pub use diff::{Change, diff};
 pub use judge::{Seen, Standing, World};

@@ -4,8 +4,9 @@
 use std::fmt;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::INSTALL_LABEL;
 use super::diff::{Change, diff};
 use super::judge::{Standing, World};
 
@@ -23,6 +24,8 @@ pub enum Part {
     Framework,
     /// The front door.
     Proxy,
+    /// Removes a member's directory, during an uninstallation.
+    Wipe,
 }
 
 impl Part {
@@ -34,10 +37,15 @@ impl Part {
             Some("apiserver") => Some(Self::ApiServer),
             Some("controller-manager") => Some(Self::ControllerManager),
             Some("proxy") => Some(Self::Proxy),
-            Some(rest) => rest
-                .strip_prefix("etcd-")
-                .filter(|n| n.parse::<u8>().is_ok())
-                .map(|_| Self::Etcd),
+            Some(rest) => {
+                let (part, number) = rest.split_once('-')?;
+                number.parse::<u8>().ok()?;
+                match part {
+                    "etcd" => Some(Self::Etcd),
+                    "wipe" => Some(Self::Wipe),
+                    _ => None,
+                }
+            }
         }
     }
 }
@@ -70,8 +78,6 @@ pub enum Action {
     RemoveGroup,
     /// Checks that neither Mesos nor Marathon holds anything of the cluster any more.
     VerifyGone,
-    /// Removes what etcd has left on agents with `etcd.storage = host_path`.
-    RemoveData,
     /// Notes that the command is complete.
     Complete,
 }
@@ -93,7 +99,6 @@ impl fmt::Display for Action {
             Self::ForgetFramework => f.write_str("forget the framework's id"),
             Self::RemoveGroup => f.write_str("remove the empty group"),
             Self::VerifyGone => f.write_str("check that nothing is left"),
-            Self::RemoveData => f.write_str("remove etcd's directories from the agents"),
             Self::Complete => f.write_str("note that it is done"),
         }
     }
@@ -335,8 +340,9 @@ pub fn stop(name: &str, world: &World) -> Vec<Step> {
     steps
 }
 
-/// The steps of `uninstall`. With `keep_data` etcd's apps stay, without tasks.
-pub fn uninstall(name: &str, world: &World, keep_data: bool) -> Vec<Step> {
+/// The steps of `uninstall`. With `keep_data` etcd's apps stay, without tasks. `wipes` are apps
+/// that remove directories of agents.
+pub fn uninstall(name: &str, world: &World, keep_data: bool, wipes: &[String]) -> Vec<Step> {
     let mut steps = Vec::new();
     give_back(name, world, &mut steps);
     for part in [
@@ -355,12 +361,56 @@ pub fn uninstall(name: &str, world: &World, keep_data: bool) -> Vec<Step> {
         });
     }
     if !keep_data {
-        steps.push(Step::Do(Action::RemoveData));
+        for app in wipes {
+            steps.push(Step::Put {
+                app: app.clone(),
+                wait: false,
+            });
+        }
+        for app in wipes {
+            steps.push(Step::Await { app: app.clone() });
+            steps.push(Step::Delete { app: app.clone() });
+        }
         steps.push(Step::Do(Action::RemoveGroup));
     }
     steps.push(Step::Do(Action::VerifyGone));
     steps.push(Step::Do(Action::Complete));
     steps
+}
+
+/// Apps that remove a cluster's directories below `host_path` from these agents: each does it once,
+/// says so by its health, and waits to be deleted.
+pub fn wipes(name: &str, install_id: &str, host_path: &str, hosts: &[&str]) -> Vec<Wanted> {
+    let directory = format!("{}/{name}", host_path.trim_end_matches('/'));
+    let quoted = directory.replace('\'', r"'\''");
+    (0_u8..)
+        .zip(hosts)
+        .map(|(number, host)| {
+            let id = format!("{}/wipe-{number}", group(name));
+            let definition = json!({
+                "id": id,
+                "cmd": format!("rm -rf -- '{quoted}' && touch done && while :; do sleep 60; done"),
+                "user": "root",
+                "instances": 1,
+                "cpus": 0.1,
+                "mem": 32.0,
+                "disk": 0.0,
+                "networks": [{"mode": "host"}],
+                "portDefinitions": [],
+                "constraints": [["hostname", "CLUSTER", host]],
+                "labels": {INSTALL_LABEL: install_id},
+                "healthChecks": [{
+                    "protocol": "COMMAND",
+                    "command": {"value": "test -e done"},
+                    "gracePeriodSeconds": 300,
+                    "intervalSeconds": 1,
+                    "timeoutSeconds": 5,
+                    "maxConsecutiveFailures": 30,
+                }],
+            });
+            Wanted { id, definition }
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -421,9 +471,30 @@ mod tests {
             lines(&install("k8s", &all, &none, 3)),
             lines(&upgrade("k8s", &all, &there)),
             lines(&stop("k8s", &there)),
-            lines(&uninstall("k8s", &there, false)),
-            lines(&uninstall("k8s", &there, true)),
+            lines(&uninstall(
+                "k8s",
+                &there,
+                false,
+                &["/k8s-cp/wipe-0".to_owned()]
+            )),
+            lines(&uninstall("k8s", &there, true, &[])),
         ));
+    }
+
+    #[test]
+    fn a_directory_is_removed_by_an_app_on_its_agent_and_no_other() {
+        let apps = wipes("k8s", "id", "/var/lib/it's/", &["agent-7"]);
+        let definition = &apps[0].definition;
+        assert_eq!(
+            definition["constraints"],
+            json!([["hostname", "CLUSTER", "agent-7"]])
+        );
+        let command = definition["cmd"].as_str().unwrap();
+        assert!(
+            command.starts_with(r"rm -rf -- '/var/lib/it'\''s/k8s' && "),
+            "{command}"
+        );
+        assert_eq!(Part::of("k8s", &apps[0].id), Some(Part::Wipe));
     }
 
     #[test]
