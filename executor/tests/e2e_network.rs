@@ -3,7 +3,7 @@
 
 mod node_support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use executor::guard::manifest::{Manifest, Owner};
 use executor::layout::short_hash;
 use executor::network::cni::FilterBackend;
+use executor::network::loopback::{LoopbackPort, Protocol};
 use executor::network::occupancy::Occupied;
 use executor::network::plan::Peer;
 use executor::network::spec::{Names, NetworkSpec};
@@ -41,6 +42,15 @@ fn within<T: Send + 'static>(
         nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
         what()
     })
+}
+
+/// Waits until something is so.
+fn eventually(what: impl Fn() -> bool) {
+    let end = Instant::now() + DEADLINE;
+    while !what() {
+        assert!(Instant::now() < end, "{}", state(1));
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -131,6 +141,7 @@ fn connect(from: &str, to: &str, address: IpAddr, port: u16, bytes: usize) -> Ip
 /// A node's network, kept up on a thread in its machine's namespace until told to stop.
 struct Running {
     nodes: watch::Sender<Option<BTreeMap<String, Peer>>>,
+    loopback: watch::Sender<Option<BTreeSet<LoopbackPort>>>,
     stop: CancellationToken,
     thread: std::thread::JoinHandle<()>,
 }
@@ -151,16 +162,17 @@ fn run(n: u8, dir: &Path) -> Running {
             };
             let network = network.unwrap();
             assert_eq!(network.mtu(), 1450);
-            up.send(()).unwrap();
+            up.send(network.loopback_ports()).unwrap();
             let troubles = |trouble| println!("machine {n}: {trouble:?}");
             network
                 .maintain(nodes_rx, &cleanup, &stopped, troubles)
                 .await;
         });
     });
-    is_up.recv_timeout(DEADLINE).unwrap();
+    let loopback = is_up.recv_timeout(DEADLINE).unwrap();
     Running {
         nodes,
+        loopback,
         stop,
         thread,
     }
@@ -235,6 +247,27 @@ fn pods_reach_each_other_with_their_own_addresses_and_the_outside_with_the_nodes
     }
     let seen = connect("p1", "m3", outside, 8084, 1000);
     assert_eq!(seen, IpAddr::from(spec(1).node_ip));
+
+    // A pod's port of a loopback address is mapped while the pod asks for it, also after somebody
+    // removed the table; and nothing else of 127/8 is.
+    let mapped = LoopbackPort {
+        address: Ipv4Addr::LOCALHOST,
+        protocol: Protocol::Tcp,
+        port: 8090,
+        pod: Ipv4Addr::new(10, 244, 1, 5),
+        target: 80,
+    };
+    let list = format!("ip netns exec m1 nft list chain ip {table} loopback 2>&1 || true");
+    let rules = || sh(&list);
+    let rule = "ip daddr 127.0.0.1 tcp dport 8090 dnat to 10.244.1.5:80";
+    running[0].loopback.send(Some([mapped].into())).unwrap();
+    eventually(|| rules().contains(rule));
+    sh(&format!("ip netns exec m1 nft delete table ip {table}"));
+    running[0].nodes.send(peers(&[1, 2, 3])).unwrap();
+    eventually(|| rules().contains(rule));
+    assert_eq!(rules().matches("dnat").count(), 1);
+    running[0].loopback.send(Some(BTreeSet::new())).unwrap();
+    eventually(|| !rules().contains("dnat"));
 
     // A node that goes away takes its routes with it; the others stay.
     running[0].nodes.send(peers(&[1, 2])).unwrap();
