@@ -12,7 +12,8 @@ use mesos::master::MasterUrl;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::{self, AgentConfig, Isolation, Launcher};
-use crate::master::{self, MasterConfig};
+use crate::master::auth::{Acls, Authentication};
+use crate::master::{self, MasterConfig, Settings};
 use crate::netns::Netns;
 use crate::resources::{Resources, parse_attributes};
 
@@ -58,6 +59,21 @@ pub struct MasterArgs {
     /// Address that others are told [default: the one it listens on]
     #[arg(long, value_name = "IP")]
     pub advertise: Option<IpAddr>,
+    /// File with principals and secrets: JSON, or lines of both
+    #[arg(long, value_name = "FILE")]
+    pub credentials: Option<PathBuf>,
+    /// Let only frameworks in that know a principal's secret
+    #[arg(long, requires = "credentials")]
+    pub authenticate_http_frameworks: bool,
+    /// Show documents only to those who know a principal's secret
+    #[arg(long, requires = "credentials")]
+    pub authenticate_http_readonly: bool,
+    /// Take operators' calls only from those who know a principal's secret
+    #[arg(long, requires = "credentials")]
+    pub authenticate_http_readwrite: bool,
+    /// Who may register in which roles and run tasks as which users, as Mesos writes it
+    #[arg(long, value_name = "JSON")]
+    pub acls: Option<String>,
     /// Name of the cluster, for people
     #[arg(long, value_name = "NAME")]
     pub cluster: Option<String>,
@@ -131,6 +147,9 @@ pub struct AgentArgs {
     /// How long sandboxes are kept after the end of their executors
     #[arg(long, value_name = "DURATION", default_value = "1weeks", value_parser = agent::duration::parse)]
     pub gc_delay: Duration,
+    /// Directory of the secrets that tasks may refer to, one file each
+    #[arg(long, value_name = "DIR")]
+    pub secrets_dir: Option<PathBuf>,
     /// Its own network and mount namespace
     #[command(flatten)]
     pub netns: NetnsArgs,
@@ -207,8 +226,30 @@ pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
     Ok(result)
 }
 
+/// Whom the master listens to, and what they may.
+fn access(args: &MasterArgs) -> anyhow::Result<(Authentication, Acls)> {
+    let authentication = match &args.credentials {
+        None => Authentication::default(),
+        Some(path) => {
+            let mut authentication = Authentication::load(path)?;
+            authentication.frameworks = args.authenticate_http_frameworks;
+            authentication.readonly = args.authenticate_http_readonly;
+            authentication.readwrite = args.authenticate_http_readwrite;
+            authentication
+        }
+    };
+    let acls = args.acls.as_deref().map(Acls::parse).transpose()?;
+    Ok((authentication, acls.unwrap_or_default()))
+}
+
 async fn run_master(args: MasterArgs) -> anyhow::Result<()> {
+    let (authentication, acls) = access(&args)?;
     let config = MasterConfig {
+        authentication,
+        settings: Settings {
+            acls,
+            ..Settings::default()
+        },
         advertise: args.advertise,
         cluster: args.cluster.clone(),
         ..MasterConfig::new(args.listen, &args.work_dir)
@@ -281,6 +322,7 @@ fn agent_config(args: &AgentArgs, line: &[OsString]) -> anyhow::Result<AgentConf
         executor_shutdown_grace_period: args.executor_shutdown_grace_period,
         recovery_timeout: args.recovery_timeout,
         gc_delay: args.gc_delay,
+        secrets_dir: args.secrets_dir.clone(),
         ..defaults
     })
 }

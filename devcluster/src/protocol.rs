@@ -62,6 +62,10 @@ pub struct Subscribe {
     /// takes every task for lost as soon as the connection breaks.
     #[prost(bool, tag = "8")]
     pub checkpoint: bool,
+    /// What the agent has with reservations and volumes, once an operation has changed it.
+    /// Empty: `info.resources`.
+    #[prost(message, repeated, tag = "9")]
+    pub checkpointed: Vec<pb::Resource>,
 }
 
 /// From the master.
@@ -70,7 +74,7 @@ pub struct ToAgent {
     /// The message. A kind that the agent does not know is `None`: to be ignored.
     #[prost(
         oneof = "to_agent::Message",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13"
     )]
     pub message: Option<to_agent::Message>,
 }
@@ -122,7 +126,25 @@ pub mod to_agent {
         /// Kill everything and end (the agent is gone by the operator's word, or unknown).
         #[prost(message, tag = "12")]
         Shutdown(super::Shutdown),
+        /// Reservations and volumes change.
+        #[prost(message, tag = "13")]
+        ApplyOperation(super::ApplyOperation),
     }
+}
+
+/// Reservations and volumes change. The agent writes down what it has from now on, makes the
+/// directories of new volumes and removes those of volumes that are gone, in that order.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ApplyOperation {
+    /// Names the operation in the answer.
+    #[prost(uint64, tag = "1")]
+    pub serial: u64,
+    /// Whether [`OperationApplied`] is wanted.
+    #[prost(bool, tag = "2")]
+    pub wants_feedback: bool,
+    /// All that the agent has from now on.
+    #[prost(message, repeated, tag = "3")]
+    pub total: Vec<pb::Resource>,
 }
 
 /// The agent is registered.
@@ -288,7 +310,7 @@ pub struct Shutdown {
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct FromAgent {
     /// The message.
-    #[prost(oneof = "from_agent::Message", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "from_agent::Message", tags = "1, 2, 3, 4, 5, 6")]
     pub message: Option<from_agent::Message>,
 }
 
@@ -316,7 +338,21 @@ pub mod from_agent {
         /// The agent ends for good (SIGUSR1 in Mesos): its tasks are gone.
         #[prost(message, tag = "5")]
         Unregister(super::Unregister),
+        /// An operation is done.
+        #[prost(message, tag = "6")]
+        OperationApplied(super::OperationApplied),
     }
+}
+
+/// An operation is done.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct OperationApplied {
+    /// Which.
+    #[prost(uint64, tag = "1")]
+    pub serial: u64,
+    /// Names the status, 16 bytes.
+    #[prost(bytes = "vec", tag = "2")]
+    pub uuid: Vec<u8>,
 }
 
 /// Answer to a ping.

@@ -136,6 +136,8 @@ pub struct AgentConfig {
     pub recovery_timeout: Duration,
     /// `--gc_delay`: how long sandboxes are kept after the end of their executors.
     pub gc_delay: Duration,
+    /// Directory of the secrets that tasks may refer to.
+    pub secrets_dir: Option<PathBuf>,
     /// `--frameworks_home`: where relative file URIs start.
     pub frameworks_home: Option<PathBuf>,
     /// Longest log of a sandbox in bytes.
@@ -184,6 +186,7 @@ impl AgentConfig {
             executor_shutdown_grace_period: Duration::from_secs(5),
             recovery_timeout: Duration::from_secs(15 * 60),
             gc_delay: Duration::from_secs(7 * 24 * 3600),
+            secrets_dir: None,
             frameworks_home: None,
             max_log_bytes: MAX_LOG_BYTES,
             init_helper: with("init"),

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use mesos::pb;
-
 use super::config::AgentConfig;
 use super::core::Launch;
 use super::duration;
+use super::secrets::Secrets;
 use crate::ids::AgentId;
 
 /// The search path of programs, whatever the agent's own is.
@@ -20,6 +19,7 @@ pub fn of(
     config: &AgentConfig,
     agent: &AgentId,
     address: SocketAddr,
+    secrets: &Secrets,
 ) -> BTreeMap<String, String> {
     let mut env = BTreeMap::new();
     let mut set = |name: &str, value: String| {
@@ -33,7 +33,8 @@ pub fn of(
         .flat_map(|c| &c.environment)
         .flat_map(|e| &e.variables);
     for variable in variables {
-        if let Some(value) = value_of(variable) {
+        // What cannot be had stops the launch before it comes here.
+        if let Ok(value) = secrets.value_of(variable) {
             set(&variable.name, value);
         }
     }
@@ -79,17 +80,10 @@ pub fn of(
     env
 }
 
-/// The value of a variable. Secrets by reference need a resolver, which this agent has not.
-fn value_of(variable: &pb::environment::Variable) -> Option<String> {
-    if let Some(value) = &variable.value {
-        return Some(value.clone());
-    }
-    let secret = variable.secret.as_ref()?.value.as_ref()?;
-    String::from_utf8(secret.data.clone()).ok()
-}
-
 #[cfg(test)]
 mod tests {
+    use mesos::pb;
+
     use super::*;
 
     fn launch(checkpoint: bool) -> Launch {
@@ -120,6 +114,8 @@ mod tests {
             sandbox: "/w/runs/c".into(),
             grant: Default::default(),
             user: None,
+            volumes: Vec::new(),
+            secrets: Vec::new(),
         }
     }
 
@@ -131,7 +127,8 @@ mod tests {
             std::path::Path::new("/w"),
             &[],
         );
-        let env = of(&launch(checkpoint), &config, &"S0".into(), listen);
+        let secrets = Secrets::default();
+        let env = of(&launch(checkpoint), &config, &"S0".into(), listen, &secrets);
         env.iter().map(|(k, v)| format!("{k}={v}\n")).collect()
     }
 

@@ -31,8 +31,10 @@ mod link;
 pub mod paths;
 mod run;
 pub mod sandbox;
+pub mod secrets;
 mod start;
 mod store;
+pub mod volumes;
 mod watch;
 
 pub use config::{AgentConfig, BadFlag, Isolation, Launcher};

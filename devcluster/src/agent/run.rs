@@ -16,9 +16,10 @@ use super::container::{ContainerEvent, ContainerId, ContainerSpec, Containerizer
 use super::core::model::StreamId;
 use super::core::{Core, Effect, Launch, Refusal, Run, Then};
 use super::link::{self, LinkEvent};
+use super::secrets::{self, Secrets};
 use super::start::AgentError;
 use super::store::Store;
-use super::{environment, sandbox};
+use super::{environment, sandbox, volumes};
 use crate::clock::Time;
 use crate::http::{encode, stream};
 use crate::ids::{ExecutorId, FrameworkId};
@@ -107,6 +108,7 @@ pub(super) struct Loop {
     pub core: Core,
     pub store: Store,
     pub containerizer: Containerizer,
+    pub secrets: Secrets,
     pub inputs: mpsc::Sender<Input>,
     pub streams: HashMap<StreamId, Stream>,
     pub next_stream: u64,
@@ -328,15 +330,33 @@ impl Loop {
                     self.core.disconnected();
                 }
             }
-            Effect::Tell(stream, event) => self.tell(stream, &event),
+            Effect::Tell(stream, mut event) => {
+                self.secrets.fill_in(&mut event);
+                self.tell(stream, &event);
+            }
             Effect::Close(stream) => drop(self.streams.remove(&stream)),
             Effect::Remember(record) => self.store.remember(&record)?,
             Effect::Launch(launch) => self.launch(*launch),
+            Effect::CreateVolume(volume) => {
+                volumes::create(&self.config.layout, &volume)?;
+                tracing::info!(role = volume.role, id = volume.id, "volume made");
+            }
+            Effect::RemoveVolume(volume) => {
+                volumes::remove(&self.config.layout, &volume)?;
+                tracing::info!(role = volume.role, id = volume.id, "volume removed");
+            }
             Effect::Update {
                 container,
                 grant,
+                sandbox,
+                volumes,
                 then,
             } => {
+                let linked = volumes::link(&self.config.layout, &sandbox, &volumes, None);
+                if let Err(why) = linked {
+                    self.core.updated(&container, then, Err(why));
+                    return Ok(());
+                }
                 let update = self.containerizer.update(&container, grant);
                 let inputs = self.inputs.clone();
                 tokio::spawn(async move {
@@ -387,9 +407,37 @@ impl Loop {
                 return;
             }
         };
+        let linked = volumes::link(
+            &self.config.layout,
+            &launch.sandbox,
+            &launch.volumes,
+            user.as_ref(),
+        );
+        let missing = launch
+            .secrets
+            .iter()
+            .find_map(|s| self.secrets.resolve(s).err())
+            .or_else(|| {
+                let container = launch.executor.container.as_ref();
+                let files = container.map_or(&[][..], |c| &c.volumes);
+                let sandbox = &launch.sandbox;
+                let written = self.secrets.write_files(sandbox, files, user.as_ref());
+                written.err()
+            })
+            .map(|error| error.to_string());
+        if let Some(why) = linked.err().or(missing) {
+            tracing::warn!(container = %id, why, "not launched");
+            self.core.launch_failed(&id, &why);
+            let termination = super::container::Termination {
+                status: None,
+                cause: None,
+            };
+            self.core.terminated(Time::now(), &id, &termination);
+            return;
+        }
         let agent = self.core.agent_id();
         let environment: BTreeMap<String, String> =
-            environment::of(&launch, &self.config, &agent, self.address);
+            environment::of(&launch, &self.config, &agent, self.address, &self.secrets);
         let run = Run {
             framework: FrameworkId::from(
                 launch
@@ -447,7 +495,7 @@ fn not_implemented(executor: &pb::ExecutorInfo) -> Option<&'static str> {
     let named = |n: &pb::NetworkInfo| n.name.is_some();
     if container.docker.is_some() || container.mesos.as_ref().is_some_and(|m| m.image.is_some()) {
         Some("container images are")
-    } else if !container.volumes.is_empty() {
+    } else if !container.volumes.iter().all(secrets::is_secret) {
         Some("volumes are")
     } else if container.network_infos.iter().any(named) {
         Some("container networks are")

@@ -18,6 +18,7 @@ use super::core::{Core, CoreConfig, RecoveredState, Run};
 use super::fetcher::Fetcher;
 use super::http;
 use super::run::{Counters, Loop, REQUESTS, Sources};
+use super::secrets::Secrets;
 use super::store::Store;
 use crate::clock::Time;
 use crate::ids::{ExecutorId, FrameworkId};
@@ -176,6 +177,7 @@ impl Agent {
         tokio::spawn(server);
         tracing::info!(address = %self.address, hostname = %self.config.hostname, "agent is up");
         let mut work = Loop {
+            secrets: Secrets::new(self.config.secrets_dir.clone()),
             config: self.config,
             address: self.address,
             core: self.core,

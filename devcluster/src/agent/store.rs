@@ -68,6 +68,11 @@ impl Store {
                 let link = self.layout.meta_agents().join("latest");
                 disk::link_atomic(Path::new(self.agent.as_str()), &link)
             }
+            Record::Resources(resources) => {
+                let path = self.resources();
+                let list: Vec<Value> = resources.iter().map(codec::to_json).collect();
+                disk::write_json(&path, &Value::from(list))
+            }
             Record::Framework(info) => {
                 let id = FrameworkId::from(info.id.as_ref().map_or("", |id| id.value.as_str()));
                 let path = self.layout.meta_framework(&self.agent, &id);
@@ -186,6 +191,19 @@ impl Store {
         Ok(found)
     }
 
+    fn resources(&self) -> std::path::PathBuf {
+        self.layout.meta_agent(&self.agent).join("resources.json")
+    }
+
+    fn load_resources(&self) -> Result<Option<Vec<pb::Resource>>, DiskError> {
+        let path = self.resources();
+        let Some(list) = disk::read_json::<Vec<Value>>(&path)? else {
+            return Ok(None);
+        };
+        let read = |value| codec::from_json(value).map_err(|error| corrupt(&path, &error));
+        list.iter().map(read).collect::<Result<_, _>>().map(Some)
+    }
+
     fn run(&self, run: &Run) -> std::path::PathBuf {
         self.layout
             .meta_run(&self.agent, &run.framework, &run.executor, &run.container)
@@ -206,6 +224,7 @@ impl Store {
         let mut state = RecoveredState {
             info: message(&path)?.ok_or_else(|| missing(&path))?,
             frameworks: Vec::new(),
+            resources: self.load_resources()?,
         };
         let frameworks = self.layout.meta_frameworks(&self.agent);
         for name in disk::list_dir(&frameworks)? {

@@ -321,6 +321,28 @@ impl Allocator {
         }
     }
 
+    /// Resources of an agent become others, by a reservation or a volume. `given_away`: they
+    /// are with a framework, where they count the same as before.
+    pub fn convert(
+        &mut self,
+        agent: &AgentId,
+        consumed: &Resources,
+        converted: &Resources,
+        given_away: bool,
+    ) {
+        let (consumed, converted) = (consumed.unallocated(), converted.unallocated());
+        let Some(agent) = self.agents.get_mut(agent) else {
+            return;
+        };
+        agent.total.subtract_what_is_here(&consumed);
+        agent.total.add_all(&converted);
+        if given_away {
+            agent.allocated.subtract_what_is_here(&consumed);
+            agent.allocated.add_all(&converted);
+        }
+        agent.settle();
+    }
+
     fn refund_role(&mut self, role: &str, quantities: &Quantities) {
         if let Some(account) = self.roles.get_mut(role) {
             account.refund(quantities);

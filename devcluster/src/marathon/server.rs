@@ -114,14 +114,16 @@ async fn any(
         let response = (StatusCode::UNSUPPORTED_MEDIA_TYPE, axum::Json(text)).into_response();
         return with_leader(&shared, response);
     }
+    // What a GET would answer, without its body.
+    let head = parts.method == axum::http::Method::HEAD;
+    let method = if head { "GET" } else { parts.method.as_str() };
     let request = Request {
-        method: parts.method.to_string(),
+        method: method.to_owned(),
         path: query::percent_decode(parts.uri.path()),
         query: query::pairs(parts.uri.query().unwrap_or("")),
         body,
         client: client.ip().to_string(),
     };
-    let head = request.method == "HEAD";
     let (sender, receiver) = oneshot::channel();
     let sent = shared.asked.send((Box::new(request), sender)).await;
     let answer = match sent {

@@ -386,6 +386,9 @@ impl MasterState {
                 };
                 self.tell_scheduler(&FrameworkId::from(&message.framework_id), event);
             }
+            from_agent::Message::OperationApplied(applied) => {
+                self.operation_applied(&id, applied);
+            }
             from_agent::Message::Unregister(_) => {
                 let hostname = self.agents.get(&id).map(|a| a.info.hostname.clone());
                 let message = format!(
@@ -458,7 +461,11 @@ fn check(s: &Subscribe) -> Result<Resources, String> {
     {
         return Err(format!("AgentInfo has an invalid id: {why}"));
     }
-    let total = Resources::from_pb(&s.info.resources)
+    let resources = match s.checkpointed.is_empty() {
+        true => &s.info.resources,
+        false => &s.checkpointed,
+    };
+    let total = Resources::from_pb(resources)
         .map_err(|e| format!("AgentInfo has invalid resources: {e}"))?;
     for framework in &s.frameworks {
         if framework.id.is_none() {

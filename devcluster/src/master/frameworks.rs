@@ -212,6 +212,16 @@ impl MasterState {
                 }
             }
         }
+        let principal = info.principal.as_deref();
+        let acls = &self.settings.acls;
+        if !roles.iter().all(|role| acls.may_register(principal, role)) {
+            let roles: Vec<_> = roles.iter().map(String::as_str).collect();
+            // Mesos leaves out the id here, with the space after it.
+            return Some(format!(
+                "Not authorized to register framework  with roles {{ {} }}",
+                roles.join(", ")
+            ));
+        }
         if let Some(id) = &info.id
             && self.is_completed(&FrameworkId::from(id))
         {
@@ -354,6 +364,7 @@ impl MasterState {
             self.close(stream);
         }
         self.drop_offers_of(id);
+        self.forget_operations(|o| o.framework == *id);
         self.allocator.set_framework_active(id, false);
         let agents: Vec<_> = self.agents.keys().cloned().collect();
         for agent in &agents {

@@ -49,6 +49,9 @@ impl MasterState {
                         self.launch_group(id, &agent, &role, group, &mut offered);
                     }
                 }
+                kind if Self::is_conversion(kind) => {
+                    self.apply_operation(id, &agent, &role, &operation, &mut offered);
+                }
                 kind => {
                     let why = format!("{} is not supported by this master", kind.as_str_name());
                     self.refuse_operation(id, Some(&agent), &operation, why);
@@ -137,8 +140,13 @@ impl MasterState {
         }
         let error = |text| (Reason::TaskInvalid, text);
         let checked = validate::normalized(&mut task, role)
-            .and_then(|()| validate::task(self, id, agent_id, &task, offered));
-        let (uses, executor_uses) = match checked.map_err(error) {
+            .and_then(|()| validate::task(self, id, agent_id, &task, offered))
+            .map_err(error)
+            .and_then(|resources| match self.why_unauthorized(id, &task) {
+                None => Ok(resources),
+                Some(why) => Err((Reason::TaskUnauthorized, why)),
+            });
+        let (uses, executor_uses) = match checked {
             Ok(resources) => resources,
             Err((reason, text)) => {
                 self.refuse_task(id, &task, TaskState::TaskError, reason, text);
@@ -162,6 +170,26 @@ impl MasterState {
             launch_executor,
         });
         self.tell_agent(agent_id, message);
+    }
+
+    /// Why the framework's principal may not run this task.
+    fn why_unauthorized(&self, id: &FrameworkId, task: &pb::TaskInfo) -> Option<String> {
+        let framework = &self.frameworks.get(id)?.info;
+        let executor = task.executor.as_ref().and_then(|e| e.command.as_ref());
+        let command = task.command.as_ref().or(executor);
+        let user = command
+            .and_then(|c| c.user.as_deref())
+            .unwrap_or(&framework.user);
+        let principal = framework.principal.as_deref();
+        if self.settings.acls.may_run(principal, user) {
+            return None;
+        }
+        let who = principal.map_or_else(String::new, |p| format!("Principal '{p}' "));
+        // The grammar is Mesos' own.
+        Some(format!(
+            "{who}no authorized to launch task {} of framework {id} under user '{user}'",
+            task.task_id.value
+        ))
     }
 
     /// Books an executor unless it runs already; says whether it is new.

@@ -170,6 +170,7 @@ impl MasterState {
             Loss::Removed => {}
         }
         self.save();
+        self.forget_operations(|o| o.agent == *id);
         for (framework, task) in self.tasks_of(id, |_, _| true) {
             let aware = self
                 .frameworks

@@ -7,11 +7,12 @@
 //! clock, the registry file.
 //!
 //! It behaves as recorded traffic of a real Mesos 1.12 shows. Not implemented, and refused with
-//! a clear error: reservations and volumes at run time, quota, maintenance, draining,
-//! regular expressions in offer constraints, authentication.
+//! a clear error: growing and shrinking of volumes, disks of storage providers, quota, maintenance, draining,
+//! regular expressions in offer constraints, authentication of agents.
 
 mod agents;
 mod audit;
+pub mod auth;
 mod elected;
 mod election;
 mod event;
@@ -20,6 +21,7 @@ mod launch;
 pub(crate) mod legacy;
 mod loss;
 mod offers;
+mod operations;
 mod operator;
 mod registry;
 mod scheduler;
@@ -31,6 +33,7 @@ mod view;
 
 pub use elected::run_elected;
 pub use event::{Answer, Effect, Event, Outcome, StreamId};
+pub(crate) use operations::volume_key;
 pub use registry::{Registry, RegistryError};
 pub use server::{Master, MasterConfig, MasterError, run, run_on};
 pub(crate) use state::is_terminal;

@@ -202,11 +202,11 @@ impl MasterState {
                     .unwrap_or_default();
                 return self.deactivate_agent(&AgentId::from(&id), false);
             }
-            kind @ (CallType::UpdateWeights
-            | CallType::ReserveResources
+            CallType::ReserveResources
             | CallType::UnreserveResources
             | CallType::CreateVolumes
-            | CallType::DestroyVolumes
+            | CallType::DestroyVolumes => return self.operator_operation(call),
+            kind @ (CallType::UpdateWeights
             | CallType::GrowVolume
             | CallType::ShrinkVolume
             | CallType::UpdateMaintenanceSchedule
@@ -226,6 +226,54 @@ impl MasterState {
             }
         };
         Answer::Response(Box::new(out))
+    }
+
+    fn operator_operation(&mut self, call: pb::master::Call) -> Answer {
+        use pb::offer::operation as op;
+        let operation = |kind: op::Type| pb::offer::Operation {
+            r#type: Some(kind as i32),
+            ..Default::default()
+        };
+        let (agent, operation) = if let Some(call) = call.reserve_resources {
+            let reserve = op::Reserve {
+                resources: call.resources,
+                ..Default::default()
+            };
+            let operation = pb::offer::Operation {
+                reserve: Some(reserve),
+                ..operation(op::Type::Reserve)
+            };
+            (call.agent_id, operation)
+        } else if let Some(call) = call.unreserve_resources {
+            let unreserve = op::Unreserve {
+                resources: call.resources,
+            };
+            let operation = pb::offer::Operation {
+                unreserve: Some(unreserve),
+                ..operation(op::Type::Unreserve)
+            };
+            (call.agent_id, operation)
+        } else if let Some(call) = call.create_volumes {
+            let create = op::Create {
+                volumes: call.volumes,
+            };
+            let operation = pb::offer::Operation {
+                create: Some(create),
+                ..operation(op::Type::Create)
+            };
+            (call.agent_id, operation)
+        } else {
+            let call = call.destroy_volumes.unwrap_or_default();
+            let destroy = op::Destroy {
+                volumes: call.volumes,
+            };
+            let operation = pb::offer::Operation {
+                destroy: Some(destroy),
+                ..operation(op::Type::Destroy)
+            };
+            (call.agent_id, operation)
+        };
+        self.operator_conversion(&agent, &operation)
     }
 
     /// Ends a framework on an operator's word.

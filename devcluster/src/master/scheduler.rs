@@ -101,7 +101,12 @@ impl MasterState {
                 Some(acknowledge) => self.acknowledge(&id, acknowledge),
                 None => Answer::Accepted,
             },
-            CallType::AcknowledgeOperationStatus => Answer::Accepted,
+            CallType::AcknowledgeOperationStatus => {
+                if let Some(acknowledge) = call.acknowledge_operation_status {
+                    self.acknowledge_operation(&id, &acknowledge);
+                }
+                Answer::Accepted
+            }
             CallType::Reconcile => {
                 let tasks = call.reconcile.map(|r| r.tasks).unwrap_or_default();
                 self.reconcile(&id, tasks)
@@ -212,17 +217,25 @@ impl MasterState {
         self.tell_agent(&agent, message);
     }
 
-    /// No operation with feedback is ever pending here, so every one asked for is unknown.
+    /// Operations that are done and acknowledged are not known any more.
     fn reconcile_operations(
         &mut self,
         id: &FrameworkId,
         operations: &[pb::scheduler::call::reconcile_operations::Operation],
     ) {
         for operation in operations {
+            if let Some(status) = self.operation_of(id, &operation.operation_id.value) {
+                self.operation_status(id, status);
+                continue;
+            }
+            let message = match &operation.agent_id {
+                Some(_) => "Reconciliation: Operation is unknown",
+                None => "Reconciliation: Operation is unknown and no 'agent_id' was provided",
+            };
             let status = pb::OperationStatus {
                 operation_id: Some(operation.operation_id.clone()),
                 state: pb::OperationState::OperationUnknown as i32,
-                message: Some("Reconciliation: Operation is unknown".to_owned()),
+                message: Some(message.to_owned()),
                 agent_id: operation.agent_id.clone(),
                 resource_provider_id: operation.resource_provider_id.clone(),
                 ..Default::default()

@@ -22,12 +22,14 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::auth::{Authentication, Realm};
 use super::event::{Answer, Effect, Event, StreamId};
 use super::registry::{Registry, RegistryError};
 use super::state::{MasterState, Settings, VERSION};
 use super::{legacy, operator, validate};
 use crate::clock::{Clock, Time};
 use crate::http::{self, stream};
+use crate::ids::FrameworkId;
 use crate::protocol;
 
 /// How long connections may take to end at a shutdown.
@@ -48,6 +50,8 @@ pub struct MasterConfig {
     pub cluster: Option<String>,
     /// Region and zone.
     pub domain: Option<pb::DomainInfo>,
+    /// Whom requests must come from.
+    pub authentication: Authentication,
     /// How it behaves.
     pub settings: Settings,
     /// Where it takes the time from.
@@ -64,6 +68,7 @@ impl MasterConfig {
             work_dir: work_dir.into(),
             cluster: None,
             domain: None,
+            authentication: Authentication::default(),
             settings: Settings::default(),
             clock: Clock::System,
         }
@@ -189,6 +194,7 @@ impl Master {
                 failed: None,
             }),
             wake: Notify::new(),
+            authentication: config.authentication,
             clock: config.clock,
             work_dir: config.work_dir,
             cluster: config.cluster,
@@ -304,6 +310,7 @@ pub(super) struct Shared {
     inner: Mutex<Inner>,
     /// The next deadline may have changed, or something has failed.
     wake: Notify,
+    authentication: Authentication,
     clock: Clock,
     work_dir: PathBuf,
     cluster: Option<String>,
@@ -449,13 +456,20 @@ fn respond(
         Ok(body) => body,
         Err(response) => return *response,
     };
+    let principal = shared.authentication.principal(headers);
+    if let Some(realm) = Realm::of(path, method.as_str())
+        && shared.authentication.guards(realm)
+        && principal.is_none()
+    {
+        return unauthorized(realm);
+    }
     match path {
         "/api/v1/scheduler" | "/api/v1" | protocol::SUBSCRIBE_PATH | protocol::CALL_PATH
             if *method != Method::POST =>
         {
             http::method_not_allowed("POST", method.as_str())
         }
-        "/api/v1/scheduler" => scheduler(shared, headers, &body),
+        "/api/v1/scheduler" => scheduler(shared, headers, &body, principal),
         "/api/v1" => operator(shared, headers, &body),
         protocol::SUBSCRIBE_PATH => agent_subscribe(shared, peer, &body),
         protocol::CALL_PATH => agent_call(shared, headers, &body),
@@ -493,7 +507,49 @@ fn streamed(body: Body, encoding: Encoding) -> Response {
 
 const STREAM_ID: &str = "Mesos-Stream-Id";
 
-fn scheduler(shared: &Arc<Shared>, headers: &HeaderMap, body: &[u8]) -> Response {
+/// As Mesos answers whoever does not say who they are.
+fn unauthorized(realm: Realm) -> Response {
+    let mut response = http::error(401, "401 Unauthorized.");
+    let challenge = format!("Basic realm=\"{}\"", realm.name());
+    if let Ok(value) = HeaderValue::from_str(&challenge) {
+        response
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, value);
+    }
+    response
+}
+
+/// What is wrong with a call of somebody who is not whom the framework says.
+fn why_not_principal(
+    shared: &Arc<Shared>,
+    call: &pb::scheduler::Call,
+    authenticated: &str,
+) -> Option<String> {
+    let info = call.subscribe.as_ref().map(|s| &s.framework_info);
+    let (named, prefix) = match info {
+        Some(info) => (
+            info.principal.clone(),
+            "Failed to validate scheduler::Call: ",
+        ),
+        None => {
+            let id = call.framework_id.as_ref().map(FrameworkId::from);
+            let known = shared.look(|core| id.and_then(|id| core.principal_of(&id)));
+            (known, "")
+        }
+    };
+    let named = named.filter(|named| named != authenticated)?;
+    Some(format!(
+        "{prefix}Authenticated principal '{authenticated}' does not match principal '{named}' \
+         set in `FrameworkInfo`"
+    ))
+}
+
+fn scheduler(
+    shared: &Arc<Shared>,
+    headers: &HeaderMap,
+    body: &[u8],
+    principal: Option<&str>,
+) -> Response {
     use pb::scheduler::call::Type;
     let call: pb::scheduler::Call = match http::read_call(headers, body, "Call") {
         Ok(call) => call,
@@ -501,6 +557,11 @@ fn scheduler(shared: &Arc<Shared>, headers: &HeaderMap, body: &[u8]) -> Response
     };
     if let Err(error) = validate::scheduler_call(&call) {
         return http::error(400, format!("Failed to validate scheduler::Call: {error}"));
+    }
+    if let Some(principal) = principal
+        && let Some(why) = why_not_principal(shared, &call, principal)
+    {
+        return http::error(400, why);
     }
     let stream = headers.get(STREAM_ID);
     if call.r#type() != Type::Subscribe {

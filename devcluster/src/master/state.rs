@@ -38,6 +38,8 @@ pub struct Settings {
     pub max_unreachable_tasks: usize,
     /// `--roles`: the only roles that frameworks may have. Empty: any.
     pub roles: BTreeSet<String>,
+    /// `--acls`.
+    pub acls: super::auth::Acls,
     /// Fair sharing.
     pub allocator: AllocatorConfig,
 }
@@ -53,6 +55,7 @@ impl Default for Settings {
             max_completed_tasks: 1000,
             max_unreachable_tasks: 1000,
             roles: BTreeSet::new(),
+            acls: super::auth::Acls::default(),
             allocator: AllocatorConfig::default(),
         }
     }
@@ -175,6 +178,8 @@ pub(super) enum Timer {
     Failover(FrameworkId),
     Offer(OfferId),
     Reregistration,
+    /// The status of an operation is not acknowledged.
+    Operation(u64),
 }
 
 /// Which agents are to be looked at by the allocator after this event.
@@ -209,6 +214,9 @@ pub struct MasterState {
     pub(super) next_framework: u64,
     pub(super) next_agent: u64,
     pub(super) next_offer: u64,
+    pub(super) next_operation: u64,
+    /// Operations whose feedback is wanted and not acknowledged.
+    pub(super) operations: BTreeMap<u64, super::operations::Operation>,
     pub(super) metrics: BTreeMap<&'static str, u64>,
     pub(super) effects: Vec<Effect>,
 }
@@ -243,6 +251,8 @@ impl MasterState {
             next_framework: 0,
             next_agent: 0,
             next_offer: 0,
+            next_operation: 0,
+            operations: BTreeMap::new(),
             metrics: BTreeMap::new(),
             effects: Vec::new(),
         }
@@ -315,6 +325,7 @@ impl MasterState {
                     }
                 }
                 Timer::Reregistration => self.reregistration_over(),
+                Timer::Operation(serial) => self.tell_operation(serial),
             }
         }
     }
@@ -434,6 +445,11 @@ impl MasterState {
     /// Counts something for the metrics.
     pub(super) fn count(&mut self, metric: &'static str) {
         *self.metrics.entry(metric).or_default() += 1;
+    }
+
+    /// The principal of a framework.
+    pub fn principal_of(&self, id: &FrameworkId) -> Option<String> {
+        self.frameworks.get(id)?.info.principal.clone()
     }
 
     /// The master's own id.

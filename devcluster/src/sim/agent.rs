@@ -13,7 +13,7 @@ use rand::rngs::StdRng;
 use crate::clock::Time;
 use crate::master::StreamId;
 use crate::protocol::{
-    ExitedExecutor, Pong, ReconcileTask, Subscribe, Update, from_agent, to_agent,
+    ExitedExecutor, OperationApplied, Pong, ReconcileTask, Subscribe, Update, from_agent, to_agent,
 };
 use crate::resources::{Format, Resources};
 
@@ -96,6 +96,8 @@ pub struct SimAgent {
     executors: BTreeMap<Key, pb::ExecutorInfo>,
     tasks: BTreeMap<Key, Task>,
     uuids: u64,
+    /// What it has, once an operation has changed it.
+    total: Option<Vec<pb::Resource>>,
     up: bool,
     /// Its connection to the master.
     pub(super) stream: Option<StreamId>,
@@ -125,6 +127,7 @@ impl SimAgent {
             executors: BTreeMap::new(),
             tasks: BTreeMap::new(),
             uuids: 0,
+            total: None,
             up: true,
             stream: None,
             partitioned: false,
@@ -177,6 +180,7 @@ impl SimAgent {
             executors: self.executors.values().cloned().collect(),
             tasks: self.tasks.values().map(|t| t.pb.clone()).collect(),
             checkpoint: true,
+            checkpointed: self.total.clone().unwrap_or_default(),
         }
     }
 
@@ -348,6 +352,19 @@ impl SimAgent {
                 self.refused = true;
                 self.lose_everything();
                 Vec::new()
+            }
+            M::ApplyOperation(operation) => {
+                self.uuids += 1;
+                self.total = Some(operation.total);
+                let uuid = u128::from(self.uuids).to_be_bytes().to_vec();
+                let applied = OperationApplied {
+                    serial: operation.serial,
+                    uuid,
+                };
+                match operation.wants_feedback {
+                    true => vec![from_agent::Message::OperationApplied(applied)],
+                    false => Vec::new(),
+                }
             }
             M::Ping(_) => vec![from_agent::Message::Pong(Pong {})],
             M::RunTask(run) => {

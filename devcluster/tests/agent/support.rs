@@ -46,6 +46,11 @@ pub struct Cluster {
 impl Cluster {
     /// With an agent that has these further flags.
     pub async fn start(flags: &[&str]) -> Self {
+        Self::start_with(|_| flags.iter().map(|f| (*f).to_owned()).collect()).await
+    }
+
+    /// With flags that depend on the directory of the test.
+    pub async fn start_with(flags: impl FnOnce(&Path) -> Vec<String>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let master = listener.local_addr().unwrap();
         let dir = tempfile::tempdir().unwrap();
@@ -59,6 +64,7 @@ impl Cluster {
             .unwrap()
             .to_string_lossy()
             .into_owned();
+        let flags = flags(dir.path());
         let mut cluster = Self {
             cgroups_root: format!("h3t-{}", name.trim_start_matches('.')),
             dir,
@@ -66,7 +72,7 @@ impl Cluster {
             master_stop: CancellationToken::new(),
             agent: None,
             agent_address,
-            flags: flags.iter().map(|f| (*f).to_owned()).collect(),
+            flags,
         };
         cluster.run_master(listener);
         cluster.start_agent();
@@ -98,16 +104,22 @@ impl Cluster {
         self.dir.path().join("agent")
     }
 
+    /// A name of the agent's own, unless the test gives it one.
+    fn hostname_flag(&self) -> Option<&'static str> {
+        let given = self.flags.iter().any(|f| f.starts_with("--hostname="));
+        (!given).then_some("--hostname=agent1.test")
+    }
+
     fn agent_command(&self, flags: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mesos-dev"));
         command
             .arg("agent")
             .arg(format!("--master={}", self.master))
             .arg(format!("--listen={}", self.agent_address))
-            .arg("--hostname=agent1.test")
             .arg(format!("--work-dir={}", self.work_dir().display()))
             .arg(format!("--cgroups-root={}", self.cgroups_root))
             .args(flags)
+            .args(self.hostname_flag())
             .stdin(Stdio::null())
             .env("RUST_BACKTRACE", "0");
         command

@@ -290,6 +290,18 @@ impl PlayedAgent {
                     self.send_head(master, &key);
                 }
             }
+            M::ApplyOperation(operation) => {
+                self.subscribe.checkpointed = operation.total;
+                if operation.wants_feedback {
+                    // Which one it is does not matter: it is compared as an id.
+                    let uuid = uuid::Uuid::new_v4().as_bytes().to_vec();
+                    let applied = protocol::OperationApplied {
+                        serial: operation.serial,
+                        uuid,
+                    };
+                    self.call(master, from_agent::Message::OperationApplied(applied));
+                }
+            }
             M::Shutdown(shutdown) => self.heard.push(("SHUTDOWN_AGENT", shutdown.message)),
         }
     }

@@ -161,6 +161,16 @@ fn a_restart_of_the_master_is_as_recorded() {
 }
 
 #[test]
+fn reservations_and_volumes_are_as_recorded() {
+    replay("11a-reserve-volumes");
+}
+
+#[test]
+fn authentication_and_access_control_are_as_recorded() {
+    replay("14a-auth-frameworks");
+}
+
+#[test]
 fn what_the_master_sees_of_linux_containers_is_as_recorded() {
     replay("17-linux-profile");
 }

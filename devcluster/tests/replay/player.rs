@@ -595,6 +595,12 @@ impl Player {
 
     /// Learns what recorded ids are here.
     fn learn(&mut self, recorded: &Value, actual: &Value) {
+        let operation = "/update_operation_status/status/uuid/value";
+        if let (Some(Value::String(a)), Some(Value::String(b))) =
+            (recorded.pointer(operation), actual.pointer(operation))
+        {
+            self.ids.learn(a, b);
+        }
         let (Some(a), Some(b)) = (
             recorded.pointer("/offers/offers").and_then(Value::as_array),
             actual.pointer("/offers/offers").and_then(Value::as_array),

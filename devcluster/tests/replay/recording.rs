@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use devcluster::clock::{Clock, ManualClock};
+use devcluster::master::auth::{Acls, Authentication};
 use devcluster::master::{Master, MasterConfig};
 use serde_json::Value;
 
@@ -31,6 +32,9 @@ pub fn duration(text: &str) -> Duration {
     Duration::from_secs_f64(seconds.parse().unwrap())
 }
 
+/// Those of the recorded masters; the file itself was not recorded.
+const CREDENTIALS: &str = "golden s3cret\nother pw\n";
+
 /// Starts a master as the recorded one was started.
 pub fn start_master(entry: &Value, work_dir: &Path, clock: &ManualClock, seed: u64) -> Master {
     let ip: IpAddr = arg(entry, "ip").unwrap().parse().unwrap();
@@ -50,6 +54,21 @@ pub fn start_master(entry: &Value, work_dir: &Path, clock: &ManualClock, seed: u
     }
     if let Some(count) = arg(entry, "max_agent_ping_timeouts") {
         config.settings.max_agent_ping_timeouts = count.parse().unwrap();
+    }
+    let given = |flag: &str| {
+        let flag = format!("--{flag}");
+        let args = entry["args"].as_array();
+        args.is_some_and(|args| args.iter().any(|a| *a == flag.as_str()))
+    };
+    if arg(entry, "credentials").is_some() {
+        let mut authentication = Authentication::parse(CREDENTIALS).unwrap();
+        authentication.frameworks = given("authenticate_http_frameworks");
+        authentication.readonly = given("authenticate_http_readonly");
+        authentication.readwrite = given("authenticate_http_readwrite");
+        config.authentication = authentication;
+    }
+    if let Some(acls) = arg(entry, "acls") {
+        config.settings.acls = Acls::parse(acls).unwrap();
     }
     Master::new(config, (ip, port).into()).unwrap()
 }

@@ -6,6 +6,7 @@ use mesos::pb;
 
 use super::model::StreamId;
 use crate::agent::container::{ContainerId, Grant};
+use crate::agent::volumes::{Mount, VolumeKey};
 use crate::ids::{ExecutorId, FrameworkId, TaskId};
 use crate::protocol::from_agent;
 
@@ -28,6 +29,10 @@ pub enum Effect {
         container: ContainerId,
         /// What it is granted from now on.
         grant: Grant,
+        /// Its sandbox.
+        sandbox: PathBuf,
+        /// Persistent volumes that it is to see from now on.
+        volumes: Vec<Mount>,
         /// What waits for it.
         then: Then,
     },
@@ -36,6 +41,10 @@ pub enum Effect {
     /// The sandbox and the memory of a run are not needed any more and may go once they are
     /// old enough.
     Abandon(Run),
+    /// Make the directory of a volume.
+    CreateVolume(VolumeKey),
+    /// Remove the directory of a volume.
+    RemoveVolume(VolumeKey),
     /// End the agent: the master has said so. Everything was shut down.
     Exit(String),
 }
@@ -57,6 +66,10 @@ pub struct Launch {
     pub grant: Grant,
     /// Who runs it.
     pub user: Option<String>,
+    /// Persistent volumes that it is to see.
+    pub volumes: Vec<Mount>,
+    /// Secrets that it or its first tasks refer to.
+    pub secrets: Vec<pb::Secret>,
 }
 
 /// Who waits for a container's new grant.
@@ -76,6 +89,8 @@ pub struct Then {
 pub enum Record {
     /// The agent's id and what it offers.
     Agent(pb::AgentInfo),
+    /// What the agent has, with reservations and volumes.
+    Resources(Vec<pb::Resource>),
     /// A framework.
     Framework(pb::FrameworkInfo),
     /// An executor and its run.

@@ -153,6 +153,8 @@ impl Core {
             container: container.clone(),
             sandbox: e.directory.clone(),
             grant: e.grant(),
+            volumes: e.volumes(),
+            secrets: e.secrets(),
         };
         let framework_info = f.info.clone();
         f.executors.insert(executor.clone(), e);
@@ -202,6 +204,8 @@ impl Core {
         self.effects.push(Effect::Update {
             container: e.container.clone(),
             grant: e.grant(),
+            sandbox: e.directory.clone(),
+            volumes: e.volumes(),
             then: Then {
                 framework: framework.clone(),
                 executor: executor.clone(),

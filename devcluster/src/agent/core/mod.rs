@@ -21,6 +21,7 @@ use crate::ids::{AgentId, ExecutorId, FrameworkId, TaskId};
 use crate::protocol::{self, from_agent, to_agent};
 
 use super::paths::Layout;
+use super::volumes;
 use model::{
     Executor, ExecutorState, Framework, MAX_COMPLETED_EXECUTORS, MAX_COMPLETED_FRAMEWORKS, Waiting,
 };
@@ -60,6 +61,8 @@ pub struct Core {
     pub(super) frameworks: BTreeMap<FrameworkId, Framework>,
     pub(super) completed_frameworks: VecDeque<Framework>,
     updates: Updates,
+    /// What the agent has with reservations and volumes, once an operation has changed it.
+    pub(super) checkpointed: Option<Vec<pb::Resource>>,
     connected: bool,
     /// Until when executors of an earlier agent process are waited for.
     recovering: Option<Time>,
@@ -89,6 +92,7 @@ impl Core {
             frameworks: BTreeMap::new(),
             completed_frameworks: VecDeque::new(),
             updates: Updates::new(),
+            checkpointed: None,
             connected: false,
             recovering: None,
             effects: Vec::new(),
@@ -180,6 +184,7 @@ impl Core {
             capabilities: capabilities(),
             version: version.to_owned(),
             checkpoint,
+            checkpointed: self.checkpointed.clone().unwrap_or_default(),
             ..Default::default()
         };
         for framework in self.frameworks.values().filter(|f| !f.terminating) {
@@ -231,6 +236,7 @@ impl Core {
             M::Acknowledge(ack) => self.acknowledged(now, &ack),
             M::FrameworkMessage(message) => self.tell_executor(message),
             M::UpdateFramework(update) => self.update_framework(update.framework),
+            M::ApplyOperation(operation) => self.apply_operation(operation),
             M::Shutdown(shutdown) => {
                 tracing::warn!(message = %shutdown.message, "the master shuts this agent down");
                 let frameworks: Vec<_> = self.frameworks.keys().cloned().collect();
@@ -239,6 +245,35 @@ impl Core {
                 }
                 self.effects.push(Effect::Exit(shutdown.message));
             }
+        }
+    }
+
+    /// What the agent has: as it was started, or as operations have made it.
+    pub fn total(&self) -> &[pb::Resource] {
+        self.checkpointed.as_deref().unwrap_or(&self.info.resources)
+    }
+
+    /// Volumes are made before they are on the books and removed after they are off them: a
+    /// crash in between leaves a directory too many, never one too few.
+    fn apply_operation(&mut self, operation: protocol::ApplyOperation) {
+        let before = volumes::keys_of(self.total());
+        let after = volumes::keys_of(&operation.total);
+        for volume in after.difference(&before) {
+            self.effects.push(Effect::CreateVolume(volume.clone()));
+        }
+        self.remember(Record::Resources(operation.total.clone()));
+        self.checkpointed = Some(operation.total);
+        for volume in before.difference(&after) {
+            self.effects.push(Effect::RemoveVolume(volume.clone()));
+        }
+        if operation.wants_feedback {
+            let uuid = self.uuid().as_bytes().to_vec();
+            self.send(from_agent::Message::OperationApplied(
+                protocol::OperationApplied {
+                    serial: operation.serial,
+                    uuid,
+                },
+            ));
         }
     }
 

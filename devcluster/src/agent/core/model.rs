@@ -9,6 +9,7 @@ use crate::clock::Time;
 use crate::ids::{ExecutorId, FrameworkId, TaskId};
 
 use super::super::container::{ContainerId, Grant};
+use super::super::volumes;
 use super::updates::is_terminal;
 
 /// Ended executors that are remembered per framework (Mesos'
@@ -232,6 +233,21 @@ impl Executor {
         while self.completed.len() > MAX_COMPLETED_TASKS {
             self.completed.pop_front();
         }
+    }
+
+    /// Persistent volumes of the executor and its live tasks.
+    pub fn volumes(&self) -> Vec<volumes::Mount> {
+        volumes::mounts_of(&self.resources())
+    }
+
+    /// Secrets that the executor and the tasks that wait for it refer to.
+    pub fn secrets(&self) -> Vec<pb::Secret> {
+        let commands = self.queued.iter().filter_map(|q| q.task.command.as_ref());
+        let commands = commands.chain(self.info.command.as_ref());
+        let variables = commands
+            .flat_map(|c| &c.environment)
+            .flat_map(|e| &e.variables);
+        variables.filter_map(|v| v.secret.clone()).collect()
     }
 
     /// The resources of the executor and its live tasks.

@@ -18,6 +18,8 @@ pub struct RecoveredState {
     pub info: pb::AgentInfo,
     /// Frameworks with executors that had not ended.
     pub frameworks: Vec<(pb::FrameworkInfo, Vec<RecoveredExecutor>)>,
+    /// What the agent has, once operations have changed it.
+    pub resources: Option<Vec<pb::Resource>>,
 }
 
 /// An executor that an earlier agent process had started.
@@ -59,6 +61,7 @@ impl Core {
     ) -> Self {
         let wait = config.reregistration_timeout;
         let mut core = Self::new(config, state.info, random);
+        core.checkpointed = state.resources;
         let agent = core.agent_id();
         for (info, executors) in state.frameworks {
             let mut framework = Framework::new(info);

@@ -176,6 +176,9 @@ impl Fixture {
     fn line(&mut self, effect: Effect) -> Option<String> {
         Some(match effect {
             Effect::Send(message) => match *message {
+                from_agent::Message::OperationApplied(applied) => {
+                    format!("operation {} is done", applied.serial)
+                }
                 from_agent::Message::Update(u) => format!(
                     "send {} {} {:?}{}",
                     u.status.task_id.value,
@@ -209,6 +212,7 @@ impl Fixture {
             Effect::Close(stream) => format!("close {}", stream.0),
             Effect::Remember(record) => match *record {
                 Record::Agent(_) => "remember agent".into(),
+                Record::Resources(list) => format!("remember {} resources", list.len()),
                 Record::Framework(_) => "remember framework".into(),
                 Record::Executor { info, .. } => {
                     format!("remember executor {}", info.executor_id.value)
@@ -230,11 +234,14 @@ impl Fixture {
                 container,
                 grant,
                 then,
+                ..
             } => {
                 let line = format!("grant {:?} cpus {:?} mem", grant.cpus, grant.mem);
                 self.core.updated(&container, then, Ok(()));
                 line
             }
+            Effect::CreateVolume(volume) => format!("make volume {}/{}", volume.role, volume.id),
+            Effect::RemoveVolume(volume) => format!("remove volume {}/{}", volume.role, volume.id),
             Effect::Destroy(_) => "destroy".into(),
             Effect::Abandon(run) => format!("abandon {}", run.executor),
             Effect::Exit(why) => format!("exit {why}"),
@@ -504,6 +511,7 @@ fn recovered(state: pb::TaskState) -> Fixture {
         ..Default::default()
     };
     let recovered = RecoveredState {
+        resources: None,
         info: pb::AgentInfo {
             id: Some(AgentId::from("S0").to_pb()),
             ..Default::default()

@@ -216,7 +216,7 @@ pub fn flags(view: &View<'_>) -> Value {
 /// `/state`.
 pub fn state(view: &View<'_>) -> Value {
     let info = &view.core.info;
-    let total = Resources::from_pb(&info.resources).unwrap_or_default();
+    let total = Resources::from_pb(view.core.total()).unwrap_or_default();
     let in_use = used(view).unallocated();
     let by_role = |all: &Resources| {
         let parts = all.by_reservation();
@@ -277,7 +277,7 @@ pub fn metrics(view: &View<'_>) -> Vec<(String, f64)> {
         "slave/container_launch_errors",
         view.counters.launch_errors as f64,
     );
-    let total = &view.core.info.resources;
+    let total = view.core.total();
     let in_use = used(view).to_pb(Format::PostRefinement);
     for name in ["cpus", "disk", "gpus", "mem"] {
         let (all, part) = (

@@ -65,7 +65,10 @@ fn cancel(core: &mut Core, request: &Request, id: &str) -> Answered {
     let version = change.version;
     for id in deployment.affected() {
         match deployment.original.apps.get(id) {
-            Some(app) => change.target.put(app.clone(), version),
+            Some(app) => {
+                change.reverted.insert(id.clone());
+                change.target.put(app.clone(), version);
+            }
             None => change.target.remove_app(id),
         }
     }

@@ -16,7 +16,6 @@ pub(super) fn route(core: &mut Core, request: &Request, head: &str, rest: &str) 
         }
         ("plugins", "GET", "") => Ok(Response::ok(json!({"plugins": []}))),
         ("pods", "GET", "" | "::status") => Ok(Response::ok(json!([]))),
-        ("pods", "HEAD", "") => Ok(Response::empty(200)),
         ("pods", "GET", id) => Err(ApiError::NotFound(format!(
             "Pod '/{}' does not exist",
             id.trim_end_matches("::status")

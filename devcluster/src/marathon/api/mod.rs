@@ -134,7 +134,7 @@ fn route(core: &mut Core, request: &Request) -> Answered {
         Some(v2) => v2.split_once('/').unwrap_or((v2, "")),
         None => {
             return match (path, method) {
-                ("ping", "GET" | "HEAD") => Ok(Response::text("pong\n")),
+                ("ping", "GET") => Ok(Response::text("pong\n")),
                 ("metrics", "GET") => Ok(info::metrics(core)),
                 ("" | "help" | "ui", "GET") => Ok(Response::text(
                     "Marathon: see /v2/info, /v2/apps, /v2/groups, /v2/deployments\n",

@@ -43,8 +43,8 @@ pub struct Deployment {
 /// How far a replacement of tasks may go, found when it begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restart {
-    /// How many old instances may go before any new one is ready.
-    pub kill_first: usize,
+    /// How many old instances are too many anyway.
+    pub extra: usize,
     /// How many old and new ones there may be.
     pub capacity: usize,
     /// How many are healthy at any time.
@@ -78,31 +78,33 @@ impl Deployment {
 }
 
 impl Restart {
-    /// As Marathon computes it from the new definition, how many instances there are, and how
-    /// many of them count as healthy.
-    fn new(app: &App, existing: usize, healthy: usize) -> Self {
-        let wanted = app.instances as usize;
+    /// From the new definition and how many instances there are. Where both bounds are the
+    /// same nothing could ever be replaced: then there may be one more or, of instances that
+    /// cannot be elsewhere, one healthy less.
+    fn new(app: &App, existing: usize) -> Self {
         let strategy = app.upgrade();
         let part = |part: f64| f64::from(app.instances) * part;
-        let keep_healthy = part(strategy.minimum_health_capacity).ceil() as usize;
+        let mut keep_healthy = part(strategy.minimum_health_capacity).ceil() as usize;
         let mut capacity = part(1.0 + strategy.maximum_over_capacity) as usize;
-        let mut kill_first = healthy.saturating_sub(keep_healthy);
-        if keep_healthy == capacity && capacity <= healthy {
+        if keep_healthy >= capacity {
             if app.is_resident() {
-                kill_first = healthy - keep_healthy + 1;
+                keep_healthy = capacity.saturating_sub(1);
             } else {
                 capacity += 1;
             }
         }
-        if wanted < existing {
-            kill_first = kill_first.max(existing - wanted);
-        }
         Self {
-            kill_first,
+            extra: existing.saturating_sub(app.instances as usize),
             capacity,
             keep_healthy,
             killed: 0,
         }
+    }
+
+    /// Whether an old instance may go, with so many new ones ready and so many healthy ones
+    /// of both kinds: one for each that is ready, and as many as are not needed.
+    const fn may_kill(&self, is_healthy: bool, ready: usize, healthy: usize) -> bool {
+        self.killed < self.extra + ready || healthy >= self.keep_healthy + is_healthy as usize
     }
 }
 
@@ -243,14 +245,15 @@ impl Core {
 
     fn restart_app(&mut self, deployment: &mut Deployment, app: &App) -> bool {
         let wanted = app.instances as usize;
-        let is_old = |i: &&Instance| i.version != app.version();
+        // One that has stopped and keeps its reservation is neither old nor new.
+        let is_old = |i: &&Instance| {
+            i.version != app.version() && (i.goal == Goal::Running || i.condition.has_task())
+        };
+        let is_new = |i: &Instance| i.version == app.version();
         if !deployment.restarts.contains_key(&app.id) {
-            let running = |i: &&Instance| i.goal == Goal::Running;
             let all = self.durable.instances_of(&app.id);
-            let healthy = all.filter(running).filter(|i| self.counts_as_healthy(i));
-            let healthy = healthy.count();
-            let existing = self.durable.instances_of(&app.id).filter(running).count();
-            let restart = Restart::new(app, existing, healthy);
+            let existing = all.filter(|i| i.goal == Goal::Running).count();
+            let restart = Restart::new(app, existing);
             deployment.restarts.insert(app.id.clone(), restart);
             self.queue.reset(&app.id);
             self.touch();
@@ -275,7 +278,7 @@ impl Core {
                 .filter(|i| which(i))
                 .count()
         };
-        let ready = count(self, &|i| !is_old(&i) && self.is_ready(i, app));
+        let ready = count(self, &|i| is_new(i) && self.is_ready(i, app));
         let mut healthy = ready + count(self, &|i| is_old(&i) && self.counts_as_healthy(i));
         let mut old: Vec<(bool, InstanceId)> = self
             .durable
@@ -286,10 +289,7 @@ impl Core {
             .collect();
         old.sort();
         for (is_healthy, id) in old {
-            let in_budget = restart.killed < restart.kill_first + ready;
-            // An unhealthy one is no loss once the others are enough.
-            let harmless = !is_healthy && healthy >= restart.keep_healthy;
-            if !in_budget && !harmless && ready < wanted {
+            if !restart.may_kill(is_healthy, ready, healthy) && ready < wanted {
                 break;
             }
             self.give_up(&id, gone_goal(app));
@@ -300,16 +300,16 @@ impl Core {
         deployment.restarts.insert(app.id.clone(), restart);
         // Counted last: a resident instance that has ended starts again as a new one.
         let old = count(self, &|i| is_old(&i));
-        let started = count(self, &|i| !is_old(&i) && i.is_active());
+        let started = count(self, &|i| is_new(i) && i.is_active());
         let room = restart.capacity.saturating_sub(old + started);
         for _ in 0..room.min(wanted.saturating_sub(started)) {
             self.schedule(app);
         }
-        let surplus = count(self, &|i| !is_old(&i) && i.is_active()).saturating_sub(wanted);
+        let surplus = count(self, &|i| is_new(i) && i.is_active()).saturating_sub(wanted);
         if surplus > 0 {
             self.keep_count(app, wanted);
         }
-        let ready = count(self, &|i| !is_old(&i) && self.is_ready(i, app));
+        let ready = count(self, &|i| is_new(i) && self.is_ready(i, app));
         ready >= wanted && count(self, &|i| is_old(&i)) == 0
     }
 
@@ -350,6 +350,18 @@ impl Core {
             .collect();
         for app in apps {
             self.keep_count(&app, app.instances as usize);
+        }
+        // Left over by a deployment that was cut short.
+        let orphans: Vec<PathId> = self
+            .durable
+            .instances
+            .keys()
+            .filter(|id| !self.durable.root.apps.contains_key(*id))
+            .filter(|id| !self.durable.deployments.iter().any(|d| d.affects(id)))
+            .cloned()
+            .collect();
+        for app in orphans {
+            self.stop_app(&app);
         }
     }
 

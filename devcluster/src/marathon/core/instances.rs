@@ -74,7 +74,11 @@ impl Core {
         let has_task = instance.condition.has_task();
         self.touch();
         match task {
-            Some(task) if has_task => self.kill(&task),
+            Some(task) if has_task => {
+                self.kill(&task);
+                // Where nobody hears the kill nobody is waited for.
+                self.unreachable_due(id);
+            }
             _ => self.task_gone(id, "Killed"),
         }
     }

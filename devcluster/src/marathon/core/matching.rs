@@ -134,20 +134,22 @@ pub fn crowding(app: &App, instances: &[&Instance]) -> Vec<usize> {
         .filter(|c| c.get(1).is_some_and(|o| o == "GROUP_BY"))
         .filter_map(|c| c.first().map(String::as_str))
         .collect();
-    let at = |instance: &Instance, name: &str| {
-        let agent = instance.agent.as_ref()?;
-        field(agent, name).map(str::to_owned)
-    };
-    instances
-        .iter()
-        .map(|one| {
-            let same = |name: &&str| {
-                let value = at(one, name);
-                instances.iter().filter(|o| at(o, name) == value).count()
-            };
-            fields.iter().map(same).max().unwrap_or(0)
-        })
-        .collect()
+    let mut crowding = vec![0; instances.len()];
+    for name in fields {
+        let values: Vec<Option<&str>> = instances
+            .iter()
+            .map(|i| i.agent.as_ref().and_then(|a| field(a, name)))
+            .collect();
+        let mut counts: BTreeMap<Option<&str>, usize> = BTreeMap::new();
+        for value in &values {
+            *counts.entry(*value).or_default() += 1;
+        }
+        for (at, value) in values.iter().enumerate() {
+            let count = counts.get(value).copied().unwrap_or(0);
+            crowding[at] = crowding[at].max(count);
+        }
+    }
+    crowding
 }
 
 #[cfg(test)]

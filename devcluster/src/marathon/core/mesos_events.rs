@@ -101,8 +101,13 @@ impl Core {
             .map(|i| i.id.clone())
             .collect();
         for id in lost {
+            // Reservations are under the old id and cannot be used any more.
+            if let Some(instance) = self.durable.instance_mut(&id) {
+                instance.reservation = None;
+            }
             self.task_gone(&id, "Gone");
         }
+        self.durable.garbage.clear();
         self.touch();
         self.effect(Effect::Resubscribe);
     }

@@ -281,10 +281,8 @@ impl Core {
     }
 
     /// A version later than every one before.
-    pub(super) fn new_version(&mut self) -> Version {
-        let version = Version::at(self.now).max(self.durable.last_version.next());
-        self.durable.last_version = version;
-        version
+    pub(super) fn new_version(&self) -> Version {
+        Version::at(self.now).max(self.durable.last_version.next())
     }
 
     /// The present moment, as documents have it.

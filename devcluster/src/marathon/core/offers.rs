@@ -100,7 +100,7 @@ impl Core {
         let mut not_wanted = Vec::new();
         for offer in offers {
             self.count("offers_received");
-            let waited = !self.revive.asked_for.is_empty();
+            let waited = !self.launchable().is_empty();
             if !self.use_offer(&offer) {
                 if waited {
                     unused.push(offer.id);

@@ -68,7 +68,11 @@ impl Queue {
         let known = known.filter(|d| now <= d.until + d.forget_after);
         let current = match known {
             None => app.backoff(),
-            Some(delay) => delay.current.mul_f64(app.backoff_factor).min(longest),
+            Some(delay) => {
+                let longer = delay.current.as_secs_f64() * app.backoff_factor;
+                // Beyond what a duration can hold it is the longest all the same.
+                Duration::try_from_secs_f64(longer).map_or(longest, |d| d.min(longest))
+            }
         };
         let until = now + current;
         let delay = Delay {

@@ -47,18 +47,22 @@ pub(in crate::marathon) struct Change {
     pub force: bool,
     /// Apps that are restarted though nothing changed.
     pub restart: BTreeSet<PathId>,
+    /// Apps that go back to a definition of before, with its version: tasks that have it are
+    /// good as they are.
+    pub reverted: BTreeSet<PathId>,
     /// Instances that scaling takes first.
     pub sentenced: Vec<InstanceId>,
 }
 
 impl Core {
     /// A change of a copy of what there is to be.
-    pub(in crate::marathon) fn change(&mut self, force: bool) -> Change {
+    pub(in crate::marathon) fn change(&self, force: bool) -> Change {
         Change {
             target: self.durable.root.clone(),
             version: self.new_version(),
             force,
             restart: BTreeSet::new(),
+            reverted: BTreeSet::new(),
             sentenced: Vec::new(),
         }
     }
@@ -93,6 +97,9 @@ impl Core {
         let old = &self.durable.root;
         let version = change.version;
         for (id, app) in &mut change.target.apps {
+            if change.reverted.contains(id) {
+                continue;
+            }
             let before = old.apps.get(id);
             let Some(before) = before else {
                 app.version = Some(version);
@@ -110,6 +117,7 @@ impl Core {
                 *app = before.clone();
                 continue;
             }
+            validate::app(app, &self.rules(), self.settings.max_definition)?;
             validate::resident_update(before, app, change.force)?;
             let known = before.version_info.unwrap_or(VersionInfo {
                 last_scaling_at: before.version(),
@@ -194,6 +202,7 @@ impl Core {
                 self.durable.remember(&app, self.settings.max_versions);
             }
         }
+        self.durable.last_version = change.version;
         self.durable.root = deployment.target.clone();
         let root = self.durable.root.clone();
         self.durable.group_history.push_back((change.version, root));

@@ -72,7 +72,16 @@ fn command(check: &mut Check, app: &App) {
     }
 }
 
+/// How many instances an app may have. Marathon has no limit; this one keeps a typing error
+/// from using up all memory.
+const MAX_INSTANCES: u32 = 10_000;
+
 fn amounts(check: &mut Check, app: &App, rules: &Rules) {
+    check.that(
+        app.instances <= MAX_INSTANCES,
+        "/instances",
+        format!("got {}, expected {MAX_INSTANCES} or less", app.instances),
+    );
     for (name, value) in [("cpus", app.cpus), ("mem", app.mem), ("disk", app.disk)] {
         check.that(
             value >= 0.0 && value.is_finite(),
