@@ -288,6 +288,17 @@ impl State {
 
     /// What an agent looks like to the filters, with this pool free.
     pub(super) fn candidate(&self, id: &AgentId, rank: Rank, pool: &Pool) -> Candidate {
+        let mut candidate = self.unbooked_candidate(id, rank, pool);
+        if let Some(name) = self.node_of.get(id) {
+            for (demand, fit) in self.booked.get(name).into_iter().flatten() {
+                candidate.take(demand, fit);
+            }
+        }
+        candidate
+    }
+
+    /// The same with what is set aside for nominated pods still in it.
+    pub(super) fn unbooked_candidate(&self, id: &AgentId, rank: Rank, pool: &Pool) -> Candidate {
         let node = self.node_of.get(id).and_then(|name| self.nodes.get(name));
         let object = node.and_then(|n| n.object.as_ref());
         let agent = self.agents.get(id);
@@ -321,8 +332,7 @@ impl State {
                 *left = left.saturating_sub(used);
             }
         }
-        let booked = node.and_then(|n| self.booked.get(&n.name));
-        let mut candidate = Candidate {
+        Candidate {
             node_name: name,
             labels,
             taints,
@@ -338,11 +348,7 @@ impl State {
             },
             capacity: agent.map(|a| a.capacity()).unwrap_or_default(),
             used_ports: load.ports,
-        };
-        for (demand, fit) in booked.into_iter().flatten() {
-            candidate.take(demand, fit);
         }
-        candidate
     }
 
     /// What the pods of a node use, planned ones included.

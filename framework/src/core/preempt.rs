@@ -14,6 +14,7 @@
 //! forgotten its nominations, does not choose victims a second time.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::State;
@@ -178,10 +179,16 @@ impl State {
             return false;
         }
         searches.done += 1;
-        let Some((node, victims)) = self.choose_victims(priority, template) else {
+        let told = self.told_victims();
+        let Some((node, victims)) = self.choose_victims(priority, template, &told) else {
             return false;
         };
-        self.tell_victims(uid, &node, &victims);
+        let news: Vec<PodUid> = victims
+            .iter()
+            .filter(|victim| !told.contains(*victim))
+            .cloned()
+            .collect();
+        self.tell_victims(uid, &node, &news);
         self.counters.preemptions += 1;
         let now = self.now;
         if let Some(pod) = self.pods.get_mut(uid) {
@@ -199,6 +206,15 @@ impl State {
         }
         self.book(&node, template);
         true
+    }
+
+    /// Pods that others have been told to make room for already, in this pass or before.
+    fn told_victims(&self) -> BTreeSet<PodUid> {
+        self.queue
+            .iter()
+            .filter_map(|(_, _, uid)| self.pods.get(uid)?.nomination.as_ref())
+            .flat_map(|nomination| nomination.victims.iter().cloned())
+            .collect()
     }
 
     fn least_priority(&self) -> i32 {
@@ -229,6 +245,7 @@ impl State {
         &self,
         priority: i32,
         template: &PodTemplate,
+        told: &BTreeSet<PodUid>,
     ) -> Option<(NodeName, Vec<PodUid>)> {
         let mut requirements = template.requirements.clone().ok()?;
         if !requirements.may_preempt {
@@ -242,7 +259,11 @@ impl State {
             else {
                 continue;
             };
-            let tenants = self.tenants(&node.name, priority);
+            let mut tenants = self.tenants(&node.name, priority);
+            for tenant in &mut tenants {
+                tenant.deleting |= told.contains(&tenant.uid);
+            }
+            let booked = self.booked.get(&node.name).map_or(&[][..], |it| &it[..]);
             if tenants.is_empty() {
                 continue;
             }
@@ -268,8 +289,8 @@ impl State {
                 };
                 let of_role: Vec<&Tenant> =
                     tenants.iter().filter(|t| goes_there(&t.role)).collect();
-                let candidate = self.candidate(&node.agent, rank, pool);
-                if let Some(victims) = victims(&requirements, candidate, &of_role) {
+                let candidate = self.unbooked_candidate(&node.agent, rank, pool);
+                if let Some(victims) = victims(&requirements, candidate, booked, &of_role) {
                     let cost = cost(&victims);
                     if best.as_ref().is_none_or(|(least, _, _)| cost < *least) {
                         let uids = victims.iter().map(|t| t.uid.clone()).collect();
@@ -330,10 +351,15 @@ fn rounded(template: &PodTemplate, requirements: &PodRequirements) -> PodDemand 
 fn victims<'a>(
     requirements: &PodRequirements,
     mut candidate: Candidate,
+    booked: &[(PodDemand, Fit)],
     tenants: &[&'a Tenant],
 ) -> Option<Vec<&'a Tenant>> {
     for tenant in tenants {
         candidate.give_back(&tenant.demand, &tenant.fit);
+    }
+    // After everything is back: what is set aside may be more than what is free before.
+    for (demand, fit) in booked {
+        candidate.take(demand, fit);
     }
     fits(requirements, &candidate)?;
     let mut victims = Vec::new();
