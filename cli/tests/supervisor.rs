@@ -49,6 +49,7 @@ impl Instance {
             framework_args: vec![],
             absent_before: vec![],
             forwarding_before: None,
+            front_door: None,
             owner: (0, 0),
         };
         settings.write(&paths).unwrap();

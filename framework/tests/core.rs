@@ -1,5 +1,6 @@
 //! The decision core, event by event.
 
+#[allow(dead_code, reason = "other tests use the rest of the bench")]
 mod support;
 
 use framework::core::event::{BindOutcome, Launch};

@@ -17,12 +17,12 @@ use zookeeper_client as zk;
 /// A ZooKeeper server of its own, as soon as it answers; `None` if it is to be left out.
 async fn start() -> Option<ZooKeeper> {
     let zookeeper = ZooKeeper::start()?;
-    drop(client(&zookeeper).await);
+    drop(connected(&zookeeper).await);
     Some(zookeeper)
 }
 
 /// A client, as soon as the server answers.
-async fn client(zookeeper: &ZooKeeper) -> zk::Client {
+async fn connected(zookeeper: &ZooKeeper) -> zk::Client {
     let connect = async {
         loop {
             let connector = zk::Client::connector()
@@ -109,7 +109,7 @@ async fn the_lowest_node_leads_and_changes_are_followed() {
     .await;
     assert!(none.candidates.is_empty());
 
-    let client = client(&zookeeper).await;
+    let client = connected(&zookeeper).await;
     let first = register(&client, 5001, zk::Acls::anyone_all()).await;
     let found = until(&mut detector, "the first", |d| leads(d, 5001)).await;
     let candidates: Vec<String> = found.candidates.iter().map(ToString::to_string).collect();
@@ -117,7 +117,7 @@ async fn the_lowest_node_leads_and_changes_are_followed() {
         candidates,
         ["http://127.0.0.1:5001", "http://master.test:5001"]
     );
-    let second_client = client(&zookeeper).await;
+    let second_client = connected(&zookeeper).await;
     register(&second_client, 5002, zk::Acls::anyone_all()).await;
     // Other nodes than masters' do not count.
     let other = zk::CreateMode::Persistent.with_acls(zk::Acls::anyone_all());
@@ -131,7 +131,7 @@ async fn the_lowest_node_leads_and_changes_are_followed() {
     until(&mut detector, "the second", |d| leads(d, 5002)).await;
 
     // A master's session ends with its process.
-    let third_client = client(&zookeeper).await;
+    let third_client = connected(&zookeeper).await;
     register(&third_client, 5003, zk::Acls::anyone_all()).await;
     drop(second_client);
     until(&mut detector, "the third", |d| leads(d, 5003)).await;
@@ -140,7 +140,7 @@ async fn the_lowest_node_leads_and_changes_are_followed() {
     zookeeper.stop();
     let started = tokio::time::Instant::now();
     zookeeper.restart();
-    let back = client(&zookeeper).await;
+    let back = connected(&zookeeper).await;
     assert!(
         leads(&detector.current(), 5003),
         "after {:?}",
@@ -156,7 +156,7 @@ async fn a_path_with_an_access_list_needs_user_and_password() {
     let Some(zookeeper) = start().await else {
         return;
     };
-    let client = client(&zookeeper).await;
+    let client = connected(&zookeeper).await;
     register(&client, 5001, zk::Acls::creator_all()).await;
     let mut detector = Detector::spawn(&url(&zookeeper, "mesos:s3cret@"), Scheme::Https);
     let found = until(&mut detector, "the leader", |d| leads(d, 5001)).await;
@@ -181,7 +181,7 @@ async fn a_scheduler_moves_to_the_new_leader() {
     };
     let mut first = Server::start().await;
     let mut second = Server::start().await;
-    let client = client(&zookeeper).await;
+    let client = connected(&zookeeper).await;
     let node = register(&client, first.address.port(), zk::Acls::anyone_all()).await;
     register(&client, second.address.port(), zk::Acls::anyone_all()).await;
     let framework = pb::FrameworkInfo {

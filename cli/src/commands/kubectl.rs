@@ -11,8 +11,9 @@ use crate::instance::Paths;
 pub fn run(paths: &Paths, args: &[OsString]) -> Result<ExitCode, Error> {
     // An installed cluster's directory has no settings, and its kubeconfig under the same name.
     let program = match paths.state().join(crate::install::record::FILE).is_file() {
-        true => crate::install::etcd::program(None, "kubectl")
-            .map_err(crate::install::Error::from)?,
+        true => {
+            crate::install::etcd::program(None, "kubectl").map_err(crate::install::Error::from)?
+        }
         false => super::settings(paths)?.upstream.join("kubectl"),
     };
     let error = Command::new(&program)

@@ -315,7 +315,7 @@ impl Work {
         tokio::select! {
             biased;
             () = self.stop.cancelled() => Ok(None),
-            event = self.subscription.events.recv() => self.from_mesos(event).map(Some),
+            event = self.subscription.events.recv() => self.input_of(event).map(Some),
             Some(call) = self.subscription.failed.recv() => Ok(Some((Event::CallFailed(call), None))),
             Some(result) = self.results_receiver.recv() => Ok(Some((result, None))),
             Some((request, answer)) = self.requests.recv() => Ok(Some((Event::Api(request), Some(answer)))),
@@ -325,7 +325,7 @@ impl Work {
 
     fn next_at_once(&mut self) -> Result<Option<Input>, MarathonError> {
         if let Ok(event) = self.subscription.events.try_recv() {
-            return self.from_mesos(Some(event)).map(Some);
+            return self.input_of(Some(event)).map(Some);
         }
         if let Ok(result) = self.results_receiver.try_recv() {
             return Ok(Some((result, None)));
@@ -334,7 +334,7 @@ impl Work {
         Ok(request.map(|(request, answer)| (Event::Api(request), Some(answer))))
     }
 
-    fn from_mesos(&mut self, event: Option<SchedulerEvent>) -> Result<Input, MarathonError> {
+    fn input_of(&mut self, event: Option<SchedulerEvent>) -> Result<Input, MarathonError> {
         let event = match event {
             Some(SchedulerEvent::Connected { master }) => Event::Connected { master },
             Some(SchedulerEvent::Event(event)) => Event::Mesos(event),

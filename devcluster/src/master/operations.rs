@@ -191,10 +191,8 @@ impl MasterState {
         id: &FrameworkId,
         operation: &str,
     ) -> Option<pb::OperationStatus> {
-        let known = self.operations.values();
-        let found = known
-            .filter(|o| o.framework == *id && o.id == operation)
-            .last()?;
+        let mut known = self.operations.values();
+        let found = known.rfind(|o| o.framework == *id && o.id == operation)?;
         Some(pb::OperationStatus {
             operation_id: Some(pb::OperationId {
                 value: operation.to_owned(),

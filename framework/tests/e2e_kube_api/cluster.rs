@@ -272,6 +272,7 @@ impl Cluster {
         let kubeconfig = Kubeconfig {
             cluster: "test".to_owned(),
             server: self.server.clone(),
+            server_name: None,
             authority: Source::File(path.join("ca.crt")),
             user: name.to_owned(),
             certificate: Source::File(files.certificate.clone()),
@@ -379,6 +380,7 @@ fn write_kubeconfig(directory: &Path, server: &str, name: &str, pair: &Pair) -> 
     let kubeconfig = Kubeconfig {
         cluster: "test".to_owned(),
         server: server.to_owned(),
+        server_name: None,
         authority: Source::File(directory.join("ca.crt")),
         user: name.to_owned(),
         certificate: Source::Inline(pair.certificate.clone().into_bytes()),

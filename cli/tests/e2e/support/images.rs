@@ -10,8 +10,11 @@ pub const BUSYBOX: &str = "k8sm.test/busybox:v1";
 /// The image of `examples/extension`, as its manifest names it.
 pub const EXTENSION: &str = "k8s.mesosphere.io/extension:v0.1.0";
 
+/// Writes an image archive to a path.
+type Pack = fn(&Path);
+
 /// All images that tests use, as file names and how the files are written.
-pub const ALL: [(&str, fn(&Path)); 2] = [("busybox.tar", busybox), ("extension.tar", extension)];
+pub const ALL: [(&str, Pack); 2] = [("busybox.tar", busybox), ("extension.tar", extension)];
 
 /// Packs busybox, as `/bin/busybox` and under the names that others call: `tar` is what
 /// `kubectl cp` runs, and images here have `PATH=/`.

@@ -175,10 +175,10 @@ impl Core {
             Goal::Decommissioned => false,
         };
         if keep {
-            if let Some(instance) = self.durable.instance_mut(id) {
-                if !resident {
-                    instance.agent = None;
-                }
+            if let Some(instance) = self.durable.instance_mut(id)
+                && !resident
+            {
+                instance.agent = None;
             }
         } else {
             self.forget_instance(&snapshot);

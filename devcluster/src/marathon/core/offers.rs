@@ -124,7 +124,6 @@ impl Core {
                 offer_ids,
                 filters: Some(pb::Filters {
                     refuse_seconds: Some(refuse_seconds),
-                    ..Default::default()
                 }),
             }),
             ..Default::default()
@@ -166,7 +165,6 @@ impl Core {
                 filters: Some(pb::Filters {
                     // What is left is wanted by whatever still waits.
                     refuse_seconds: Some(0.0),
-                    ..Default::default()
                 }),
             }),
             ..Default::default()
