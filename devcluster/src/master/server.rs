@@ -483,6 +483,17 @@ fn respond(
             };
             shared.event(Event::OperatorCall(Box::new(call)))
         }),
+        "/reserve" | "/unreserve" | "/create-volumes" | "/destroy-volumes"
+            if *method == Method::POST =>
+        {
+            match legacy::operation(path, &body) {
+                Ok(call) => answered(
+                    shared.event(Event::OperatorCall(Box::new(call))),
+                    Encoding::Json,
+                ),
+                Err(why) => http::error(400, why),
+            }
+        }
         path => legacy::get(shared, method, path, uri.query().unwrap_or_default()),
     }
 }
@@ -551,7 +562,7 @@ fn scheduler(
     principal: Option<&str>,
 ) -> Response {
     use pb::scheduler::call::Type;
-    let call: pb::scheduler::Call = match http::read_call(headers, body, "Call") {
+    let mut call: pb::scheduler::Call = match http::read_call(headers, body, "Call") {
         Ok(call) => call,
         Err(response) => return *response,
     };
@@ -562,6 +573,11 @@ fn scheduler(
         && let Some(why) = why_not_principal(shared, &call, principal)
     {
         return http::error(400, why);
+    }
+    // Who does not say who they are is who they have proved to be.
+    if let (Some(principal), Some(subscribe)) = (principal, &mut call.subscribe) {
+        let named = &mut subscribe.framework_info.principal;
+        named.get_or_insert_with(|| principal.to_owned());
     }
     let stream = headers.get(STREAM_ID);
     if call.r#type() != Type::Subscribe {

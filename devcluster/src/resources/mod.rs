@@ -552,12 +552,18 @@ impl Resources {
         out
     }
 
-    /// Ranges and sets before scalars: the order in which Mesos' allocator offers them.
+    /// The order in which Mesos' allocator offers them: ranges and sets that nobody reserved,
+    /// what is reserved, then scalars that nobody reserved.
     #[must_use]
     pub fn scalars_last(&self) -> Self {
-        let is_scalar = |r: &&Resource| matches!(r.value, Value::Scalar(_));
-        let mut out: Vec<_> = self.0.iter().filter(|r| !is_scalar(r)).cloned().collect();
-        out.extend(self.0.iter().filter(is_scalar).cloned());
+        let place = |r: &Resource| match r.value {
+            _ if r.reserved_for().is_some() => 1,
+            Value::Scalar(_) => 2,
+            _ => 0,
+        };
+        let mut out = self.0.clone();
+        // Stable: within each kind the order stays.
+        out.sort_by_key(place);
         Self(out)
     }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use axum::http::{HeaderValue, Method, header};
 use axum::response::Response;
+use mesos::pb;
 use serde_json::{Value, json};
 
 use super::event::Answer;
@@ -103,6 +104,67 @@ pub(super) fn teardown(
         Answer::Error { status, text } => http::error(status, text),
         _ => http::empty(200),
     }
+}
+
+/// The operator's call that a form to `/reserve` and its like stands for: `slaveId`, and the
+/// resources as JSON. Says what is wrong with another.
+pub(crate) fn operation(path: &str, body: &[u8]) -> Result<pb::master::Call, String> {
+    use pb::master::call::{self, Type};
+    let mut form = parse_query(&String::from_utf8_lossy(body));
+    let mut field = |name: &str| {
+        let value = form.remove(name);
+        value.ok_or_else(|| format!("Missing '{name}' query parameter in the request body"))
+    };
+    let agent_id = pb::AgentId {
+        value: field("slaveId")?,
+    };
+    let name = match path {
+        "/reserve" | "/unreserve" => "resources",
+        _ => "volumes",
+    };
+    let text = field(name)?;
+    let wrong = |why: String| format!("Error in parsing '{name}' query parameter: {why}");
+    let list: Vec<serde_json::Value> =
+        serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
+    let resources = list
+        .iter()
+        .map(mesos::codec::from_json::<pb::Resource>)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| wrong(e.to_string()))?;
+    let mut call = pb::master::Call::default();
+    let kind = match path {
+        "/reserve" => {
+            call.reserve_resources = Some(call::ReserveResources {
+                agent_id,
+                resources,
+                ..Default::default()
+            });
+            Type::ReserveResources
+        }
+        "/unreserve" => {
+            call.unreserve_resources = Some(call::UnreserveResources {
+                agent_id,
+                resources,
+            });
+            Type::UnreserveResources
+        }
+        "/create-volumes" => {
+            call.create_volumes = Some(call::CreateVolumes {
+                agent_id,
+                volumes: resources,
+            });
+            Type::CreateVolumes
+        }
+        _ => {
+            call.destroy_volumes = Some(call::DestroyVolumes {
+                agent_id,
+                volumes: resources,
+            });
+            Type::DestroyVolumes
+        }
+    };
+    call.r#type = Some(kind as i32);
+    Ok(call)
 }
 
 /// `a=1&b=2`, with percent encoding and plus signs undone.
