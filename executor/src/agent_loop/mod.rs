@@ -99,6 +99,8 @@ struct Loop {
     limits_complained: bool,
     emptying: HashSet<String>,
     calls: Arc<Semaphore>,
+    /// Each call that is under way, or waits for its turn, holds a clone.
+    under_way: Arc<()>,
     /// Of the node half that is current; an earlier one speaks into the void.
     node_events: mpsc::Sender<NodeEvent>,
     node_rx: mpsc::Receiver<NodeEvent>,
@@ -155,6 +157,7 @@ pub async fn run(options: Options) -> Result<bool, LoopError> {
         limits_complained: false,
         emptying: HashSet::new(),
         calls: Arc::new(Semaphore::new(CALLS)),
+        under_way: Arc::new(()),
         node_events,
         node_rx,
         reports,
@@ -405,7 +408,9 @@ impl Loop {
     fn call(&self, call: pb::executor::Call) {
         let handle = self.handle.clone();
         let calls = Arc::clone(&self.calls);
+        let under_way = Arc::clone(&self.under_way);
         tokio::spawn(async move {
+            let _under_way = under_way;
             let Ok(_permit) = calls.acquire().await else {
                 return;
             };

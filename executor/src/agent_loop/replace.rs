@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 
 use rustix::fs::MemfdFlags;
 
@@ -37,7 +38,9 @@ impl Loop {
     /// back kills executors that are not there within seconds), and not while the node comes up
     /// or goes. Called again until it is done.
     pub(super) fn replace_when_safe(&mut self) {
-        if !self.replacement_wanted || !self.subscribed {
+        // What was said before must have been said: `exec` cuts off calls that are under way.
+        let silent = Arc::strong_count(&self.under_way) == 1;
+        if !self.replacement_wanted || !self.subscribed || !silent {
             return;
         }
         let Ok(bytes) = self.core.hand_over() else {
