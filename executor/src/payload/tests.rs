@@ -258,6 +258,8 @@ async fn an_https_place_of_another_authority_is_refused_with_the_reason() {
 
 #[tokio::test]
 async fn certificates_that_are_none_are_refused_and_not_tried_again() {
+    // As the executor's main does.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let place = Place::new();
     for ca in [
         "no certificate",
