@@ -8,7 +8,7 @@ AGENTS ?= 1
 K8SM   := $(TARGET)/release/k8sm
 
 .DEFAULT_GOAL := help
-.PHONY: help up down build release check fmt lint deny unit test test-all e2e test-vm conformance bench fuzz docs clean
+.PHONY: help up down build release check fmt lint deny unit test test-all e2e e2e-install test-vm conformance bench fuzz docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ e2e: build
 	@$(SUDO) env "PATH=$$PATH" K8SM_UPSTREAM_BIN="$$($(TARGET)/debug/k8sm upstream path)" $(TOOLS)/cargo-nextest nextest run --profile e2e --workspace
 
 test-all: test test-vm ## test, and the same on cgroup v2
+
+e2e-install: build
+	@$(SUDO) env "PATH=$$PATH" K8SM_UPSTREAM_BIN="$$($(TARGET)/debug/k8sm upstream path)" $(TOOLS)/cargo-nextest nextest run --profile e2e --workspace --ignore-default-filter -E 'binary(/^e2e/) & test(/^install::/)'
 
 test-vm: setup-test-vm release ## the same on cgroup v2, in a virtual machine (software emulation)
 	@$(SUDO) scripts/test-vm

@@ -65,7 +65,13 @@ async fn a_command_that_fails_says_how() {
         ),
     ] {
         framework.launch(command_task(id, command)).await;
-        let failed = framework.update_to(S::TaskFailed).await;
+        // An update may come again while its acknowledgement is on its way.
+        let failed = loop {
+            let status = framework.update_to(S::TaskFailed).await;
+            if status.task_id.value == id {
+                break status;
+            }
+        };
         assert_eq!(failed.message(), words);
         assert!(failed.reason.is_none());
     }

@@ -2,7 +2,7 @@
 //!
 //! Of a pod's four to ten thousand bytes the framework needs a few fields each time, and the whole
 //! specification only once; managed fields and container statuses never. Reading just that costs
-//! a fifth, and with ten thousand pods this is most of what the framework does.
+//! a fraction, and with ten thousand pods this is most of what the framework does.
 
 use std::collections::BTreeMap;
 
