@@ -295,7 +295,11 @@ impl Cluster {
     /// Creates any object as the administrator.
     pub async fn create(&self, object: &Value) -> Value {
         let text = |member: &str| object[member].as_str().unwrap();
-        let plural = format!("{}s", text("kind").to_lowercase());
+        let kind = text("kind").to_lowercase();
+        let plural = match kind.strip_suffix('y') {
+            Some(stem) => format!("{stem}ies"),
+            None => format!("{kind}s"),
+        };
         let root = match text("apiVersion") {
             "v1" => "/api/v1".to_owned(),
             group => format!("/apis/{group}"),
