@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use packaging::marathon::{Facts, lint, render};
 use packaging::options::Layers;
 
-/// Runs; what nine of ten take counts, since the machine has other things to do too.
+/// Runs, of which the slowest counts too.
 const RUNS: usize = 200;
 /// What `k8sm render` may take.
 const REACH: Duration = Duration::from_millis(50);
@@ -35,14 +35,18 @@ fn main() {
         times.push(start.elapsed());
     }
     times.sort();
-    let (median, most) = (times[RUNS / 2], times[RUNS * 9 / 10]);
+    let (median, slowest) = (times[RUNS / 2], times[RUNS - 1]);
     println!("\n| what | measured | reach | |\n|---|---|---|---|");
     println!(
-        "| options file to all Marathon apps, linted ({} KiB of JSON) | p50 {:.1} ms, p90 of {RUNS} {:.1} ms | {} ms | {} |",
+        "| options file to all Marathon apps, linted ({} KiB of JSON) | p50 {:.1} ms, slowest of {RUNS} {:.1} ms | {} ms | {} |",
         bytes / 1024,
         median.as_secs_f64() * 1e3,
-        most.as_secs_f64() * 1e3,
+        slowest.as_secs_f64() * 1e3,
         REACH.as_millis(),
-        if most <= REACH { "reached" } else { "MISSED" }
+        if slowest <= REACH {
+            "reached"
+        } else {
+            "MISSED"
+        }
     );
 }
