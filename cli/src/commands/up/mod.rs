@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use packaging::addons::{Addons, coredns};
 use packaging::control_plane::ControlPlane;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{runtime, settings as existing_settings};
 use crate::args::{Start, Up};
@@ -28,7 +29,7 @@ use crate::supervise::{Report, Spec, Stage, Supervisor};
 /// `k8sm up`.
 pub fn run(paths: &Paths, args: &Up) -> Result<(), Error> {
     preflight::check_root(nix::unistd::geteuid().as_raw(), "k8sm up")?;
-    watch_for_interrupt();
+    watch_for_interrupt()?;
     let progress = Progress::new(args.quiet);
     let previous = Settings::read(paths)?;
     refuse_foreign_directory(paths, previous.as_ref())?;
@@ -40,29 +41,36 @@ pub fn run(paths: &Paths, args: &Up) -> Result<(), Error> {
 /// `k8sm start`.
 pub fn start(paths: &Paths, args: &Start) -> Result<(), Error> {
     preflight::check_root(nix::unistd::geteuid().as_raw(), "k8sm start")?;
-    watch_for_interrupt();
+    watch_for_interrupt()?;
     let progress = Progress::new(false);
     let settings = existing_settings(paths)?;
     check_machine(paths, &settings, true, &progress)?;
-    let deadline = Instant::now() + Duration::from_secs(args.timeout);
+    let deadline = Instant::now() + Duration::from_secs(args.manner.timeout);
     bring_up(paths, &settings, false, deadline, &progress)
 }
 
 /// Ends this program at Ctrl-C with a word about how to go on. What was started goes on.
-fn watch_for_interrupt() {
-    let wait = || -> std::io::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        runtime.block_on(tokio::signal::ctrl_c())
+///
+/// The handler stands when this returns: a Ctrl-C that comes before the waiting thread was
+/// scheduled must not end the program without a word.
+fn watch_for_interrupt() -> Result<(), Error> {
+    let doing = "wait for Ctrl-C";
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::io(doing))?;
+    let mut interrupt = {
+        let _context = runtime.enter();
+        signal(SignalKind::interrupt()).map_err(Error::io(doing))?
     };
     std::thread::spawn(move || {
-        if wait().is_ok() {
+        if runtime.block_on(interrupt.recv()).is_some() {
             let error = Error::Interrupted;
             eprintln!("\nk8sm: {error}");
             std::process::exit(i32::from(error.exit_code()));
         }
     });
+    Ok(())
 }
 
 /// A directory with something else in it is not ours to fill, nor to remove later.
@@ -105,6 +113,10 @@ fn check_machine(
         ports,
         host_network: processes::shares_host_network(settings),
         address,
+        resources: match &settings.mesos {
+            Mesos::Own { resources, .. } => resources.clone(),
+            Mesos::Existing { .. } => None,
+        },
         exists,
     });
     let (fatal, warnings): (Vec<_>, Vec<_>) =
@@ -424,6 +436,7 @@ fn report(paths: &Paths, settings: &Settings, page: Option<(String, String)>, pr
     let elapsed = crate::progress::seconds(progress.elapsed());
     progress.note("");
     progress.note(&format!("The cluster is up after {elapsed}."));
+    let with_hello = page.is_some();
     if let Some((url, text)) = page {
         progress.note(&format!(
             "{url} says: {text} (again and again: another pod answers)"
@@ -431,17 +444,24 @@ fn report(paths: &Paths, settings: &Settings, page: Option<(String, String)>, pr
     }
     progress.note("");
     progress.note("Try next:");
-    for line in [
+    let mut next = vec![
         format!("export KUBECONFIG={}", paths.kubeconfig().display()),
         format!("k8sm{flag} kubectl get pods -A -o wide"),
         format!("sudo k8sm{flag} ps"),
-        format!("k8sm{flag} kubectl scale deployment hello --replicas 10"),
+    ];
+    if with_hello {
+        next.push(format!(
+            "k8sm{flag} kubectl scale deployment hello --replicas 10"
+        ));
+    }
+    next.extend([
         format!(
             "the Mesos master: {}",
             processes::shown_master_address(settings)
         ),
         format!("sudo k8sm{flag} down"),
-    ] {
+    ]);
+    for line in next {
         progress.note(&format!("  {line}"));
     }
     if let Some(ports) = settings.front_door {
