@@ -79,6 +79,13 @@ pub enum NodeEvent {
         /// `metadata.uid`.
         uid: String,
     },
+    /// A disruption budget did not let a pod be evicted.
+    EvictionHeld {
+        /// `metadata.uid`.
+        uid: String,
+        /// The API server's words.
+        message: String,
+    },
     /// For the framework; becomes an Event of the Node.
     Component {
         /// `network`, `credentials`, ...
@@ -95,15 +102,26 @@ pub enum NodeEvent {
 /// To the node half.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NodeCommand {
-    /// Delete a pod through the API. Repeated until the pod is gone.
-    DeletePod {
+    /// End a pod through the API. Repeated until that shows.
+    RemovePod {
         /// Which; the uid is a precondition.
         pod: PodRef,
+        /// Whether disruption budgets may refuse.
+        removal: Removal,
         /// `None`: the pod's own grace.
         grace: Option<Duration>,
     },
     /// The API servers have moved.
     ApiServers(Vec<String>),
+}
+
+/// How a pod is ended through the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// Evicted; a disruption budget may refuse ([`NodeEvent::EvictionHeld`]).
+    Evict,
+    /// Deleted, whatever budgets say.
+    Delete,
 }
 
 /// Names a pod.
@@ -141,6 +159,8 @@ pub struct PodObservation {
     pub ready: bool,
     /// `metadata.deletionTimestamp` is set.
     pub deleting: bool,
+    /// `spec.terminationGracePeriodSeconds`; every stored Pod has one.
+    pub grace: Option<Duration>,
     /// `status.reason` or the first terminated container's (`OOMKilled`, `Evicted`), for people.
     pub reason: Option<String>,
     /// `status.message`, for people.

@@ -11,7 +11,7 @@ use executor::guard::clean;
 use executor::guard::manifest::{Leftover, Manifest, Owner};
 use executor::layout::Paths;
 use executor::report::{
-    NodeCommand, NodeContext, NodeEvent, PayloadDir, PodObservation, PodPhase, PodRef,
+    NodeCommand, NodeContext, NodeEvent, PayloadDir, PodObservation, PodPhase, PodRef, Removal,
 };
 use executor::supervise::{LOG_BYTES, Settings, Supervisor};
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -220,7 +220,7 @@ fn kill_cgroups(cgroups: &[Leftover]) {
 fn pod(name: &str, node: &str, command: &str) -> serde_json::Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": name, "namespace": "default"},
+        "metadata": {"name": name, "namespace": "default", "labels": {"name": name}},
         "spec": {
             "nodeName": node, "terminationGracePeriodSeconds": 1,
             "tolerations": [{"operator": "Exists"}],
@@ -385,6 +385,28 @@ async fn life(bin: &std::path::Path, dir: &std::path::Path) {
     });
     assert!(log.await.contains("hello"));
 
+    // A drain's KILL asks the pod's disruption budget first.
+    let budget = json!({
+        "apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"name": "web"}}},
+    });
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    plane.create(budgets, budget).await;
+    node.commands
+        .send(NodeCommand::RemovePod {
+            pod: web.pod.clone(),
+            removal: Removal::Evict,
+            grace: Some(Duration::from_secs(2)),
+        })
+        .await
+        .unwrap();
+    node.wait(
+        "the budget's refusal",
+        |e| matches!(e, NodeEvent::EvictionHeld { uid, .. } if *uid == web.pod.uid),
+    )
+    .await;
+
     // Deleted for a KILL.
     let began = Instant::now();
     let wrong_uid = PodRef {
@@ -394,7 +416,11 @@ async fn life(bin: &std::path::Path, dir: &std::path::Path) {
     for pod in [wrong_uid, web.pod.clone()] {
         let grace = Some(Duration::from_secs(2));
         node.commands
-            .send(NodeCommand::DeletePod { pod, grace })
+            .send(NodeCommand::RemovePod {
+                pod,
+                removal: Removal::Delete,
+                grace,
+            })
             .await
             .unwrap();
     }

@@ -387,13 +387,22 @@ impl Loop {
                 self.limits_due = true;
                 self.apply_limits();
             }
-            Effect::DeletePod { pod, grace } => {
+            Effect::RemovePod {
+                pod,
+                removal,
+                grace,
+            } => {
                 tracing::info!(
                     pod = pod.name,
                     namespace = pod.namespace,
-                    "deleting the pod"
+                    ?removal,
+                    "ending the pod"
                 );
-                self.command(NodeCommand::DeletePod { pod, grace });
+                self.command(NodeCommand::RemovePod {
+                    pod,
+                    removal,
+                    grace,
+                });
             }
             Effect::AwaitEmpty { uid } => {
                 self.emptying.insert(uid);

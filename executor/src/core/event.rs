@@ -9,7 +9,7 @@ use seam::node::{NodeConfig, Revision};
 use super::limits::PodLimits;
 use super::revise::Fetched;
 use super::task::TaskId;
-use crate::report::{NodeEvent, PodRef};
+use crate::report::{NodeEvent, PodRef, Removal};
 
 /// A point in time: milliseconds of a clock that goes on over `exec` (CLOCK_BOOTTIME).
 #[derive(
@@ -98,10 +98,12 @@ pub enum Effect {
     ForgetFormer,
     /// Set what all pods together may use.
     Limits(PodLimits),
-    /// Delete a pod through the API.
-    DeletePod {
+    /// End a pod through the API.
+    RemovePod {
         /// Which.
         pod: PodRef,
+        /// Whether disruption budgets may refuse.
+        removal: Removal,
         /// `None`: its own grace.
         grace: Option<Duration>,
     },

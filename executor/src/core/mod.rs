@@ -36,6 +36,8 @@ use updates::{Status, TaskState, Updates};
 pub const NODE_TASK_DEADLINE: Millis = Millis(60_000);
 /// A KILL of a bound pod is asked of the API again this often, until the pod shows its deletion.
 pub const DELETE_REPEAT: Millis = Millis(10_000);
+/// An eviction that a disruption budget may have refused is asked for again this often.
+pub const EVICT_REPEAT: Millis = Millis(5_000);
 /// Pods that were killed before they were bound are remembered this long, and deleted should
 /// they turn up after all.
 pub const KILLED_MEMORY: Millis = Millis(5 * 60_000);

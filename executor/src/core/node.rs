@@ -116,6 +116,9 @@ impl Core {
             NodeEvent::Listed(pods) => self.listed(now, pods, out),
             NodeEvent::Pod(pod) => self.observe(now, pod, out),
             NodeEvent::PodGone { uid } => self.gone(now, &uid, out),
+            NodeEvent::EvictionHeld { uid, message } => {
+                self.eviction_held(now, &uid, &message, out);
+            }
             NodeEvent::Component {
                 component,
                 reason,

@@ -10,10 +10,8 @@ use seam::pod::PodTask;
 use super::event::{Effect, Millis, Refusal};
 use super::task::{Grant, KillRequest, PodState, PodTaskState, TaskId};
 use super::updates::{Status, TaskState};
-use super::{
-    Core, DELETE_REPEAT, EMPTY_PATIENCE, KILLED_MEMORY_MAX, NODE_TASK_DEADLINE, NodeState,
-};
-use crate::report::{PodObservation, PodPhase};
+use super::{Core, EMPTY_PATIENCE, KILLED_MEMORY_MAX, NODE_TASK_DEADLINE, NodeState};
+use crate::report::{PodObservation, PodPhase, Removal};
 
 impl Core {
     pub(super) fn launch_pod(&mut self, now: Millis, id: TaskId, task: pb::TaskInfo) {
@@ -69,21 +67,24 @@ impl Core {
             node.killed = true;
             return;
         }
-        let Some(pod) = self.pods.get(id) else {
+        let Some(pod) = self.pods.get_mut(id) else {
             // Ended already; its terminal update is on its way or was acknowledged.
             tracing::debug!(task = %id, "KILL of a task that is not here");
             return;
         };
-        if pod.kill.is_some() {
+        if let Some(under_way) = &mut pod.kill {
+            under_way.again(now, grace);
+            self.ask_removals(now, out);
             return;
         }
+        let state = pod.state;
         let uid = pod.pod.uid.clone();
         let another = self
             .pods
             .iter()
             .any(|(other, p)| other != id && p.pod.uid == uid && p.kill.is_none());
-        let bound = self.observed.contains_key(&uid) && pod.state != PodState::Waiting;
-        if pod.state == PodState::Emptying {
+        let bound = self.observed.contains_key(&uid) && state != PodState::Waiting;
+        if state == PodState::Emptying {
             return;
         }
         if another {
@@ -93,9 +94,9 @@ impl Core {
             self.report(id, status);
         } else if bound {
             if let Some(pod) = self.pods.get_mut(id) {
-                pod.kill = Some(KillRequest { grace, asked: None });
+                pod.kill = Some(KillRequest::new(now, grace));
             }
-            self.ask_deletions(now, out);
+            self.ask_removals(now, out);
         } else if let Some(pod) = self.pods.remove(id) {
             if self.killed.len() >= KILLED_MEMORY_MAX {
                 self.killed.pop_front();
@@ -106,24 +107,52 @@ impl Core {
         }
     }
 
-    /// Asks the API to delete the pods of killed tasks, and again while it does not show.
-    fn ask_deletions(&mut self, now: Millis, out: &mut Vec<Effect>) {
+    /// Asks the API to end the pods of killed tasks, and again while it does not show.
+    fn ask_removals(&mut self, now: Millis, out: &mut Vec<Effect>) {
         for task in self.pods.values_mut() {
-            let deleting = self
-                .observed
-                .get(&task.pod.uid)
-                .is_none_or(|seen| seen.deleting);
             let Some(kill) = &mut task.kill else { continue };
-            let due = kill
-                .asked
-                .is_none_or(|asked| now.since(asked) >= DELETE_REPEAT);
-            if due && !deleting && task.state != PodState::Emptying {
+            let Some(seen) = self.observed.get(&task.pod.uid) else {
+                continue;
+            };
+            if kill.is_due(now) && !seen.deleting && task.state != PodState::Emptying {
                 kill.asked = Some(now);
-                out.push(Effect::DeletePod {
+                out.push(Effect::RemovePod {
                     pod: task.pod.clone(),
-                    grace: kill.grace,
+                    removal: kill.removal(now),
+                    grace: kill.grace_for(seen.grace),
                 });
             }
+        }
+    }
+
+    /// A disruption budget did not let a pod go. It is asked again; people are told once.
+    pub(super) fn eviction_held(
+        &mut self,
+        now: Millis,
+        uid: &str,
+        budget: &str,
+        out: &mut Vec<Effect>,
+    ) {
+        for task in self.pods.values_mut().filter(|task| task.pod.uid == uid) {
+            let Some(kill) = &mut task.kill else { continue };
+            let Some(until) = kill.budgets_until.filter(|until| now < *until) else {
+                continue;
+            };
+            if std::mem::replace(&mut kill.told, true) {
+                continue;
+            }
+            out.push(Effect::Tell(ToFramework::Component {
+                component: "pods".to_owned(),
+                reason: "EvictionBlocked".to_owned(),
+                message: format!(
+                    "pod {}/{} is to end, but is not evicted now: {budget}; it is deleted all the \
+                     same in {} s, when the time that Mesos was told to leave it is over",
+                    task.pod.namespace,
+                    task.pod.name,
+                    until.since(now).0.div_ceil(1000),
+                ),
+                warning: true,
+            }));
         }
     }
 
@@ -157,8 +186,9 @@ impl Core {
         {
             // Bound in the moment of the KILL. It has no task any more, so it must not run.
             self.killed.remove(at);
-            out.push(Effect::DeletePod {
+            out.push(Effect::RemovePod {
                 pod: seen.pod.clone(),
+                removal: Removal::Delete,
                 grace: None,
             });
         }
@@ -262,7 +292,7 @@ impl Core {
     }
 
     pub(super) fn tick_pods(&mut self, now: Millis, out: &mut Vec<Effect>) {
-        self.ask_deletions(now, out);
+        self.ask_removals(now, out);
         if self.state == NodeState::Absent {
             let late: Vec<TaskId> = self
                 .pods

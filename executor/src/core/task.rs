@@ -8,7 +8,8 @@ use seam::node::NodeConfig;
 use seam::pod::PodTask;
 
 use super::event::Millis;
-use crate::report::PodRef;
+use super::{DELETE_REPEAT, EVICT_REPEAT};
+use crate::report::{PodRef, Removal};
 
 /// A Mesos task id.
 #[derive(
@@ -82,7 +83,7 @@ impl Grant {
 ///   Waiting, Starting (no pod seen) --KILL--> done: TASK_KILLED
 ///   Starting, Running --pod ended or gone, in kubelet's view--> Emptying --cgroup empty--> done
 /// ```
-/// KILL of a bound pod deletes the pod and goes the ordinary way.
+/// KILL of a bound pod ends the pod through the API and goes the ordinary way ([`KillRequest`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum PodState {
     /// Until the node is Ready; then TASK_STARTING is sent.
@@ -117,12 +118,79 @@ pub struct PodTaskState {
 }
 
 /// A KILL that is under way.
+///
+/// Who drains an agent says in the KILL's policy how long that may take. For so long the pod is
+/// evicted, which its disruption budget may refuse; then it is deleted. Either way it gets its own
+/// grace, but no longer a one than the policy's. A KILL without a policy is a decision of the
+/// framework's, which has asked the budgets where they are to be asked: it deletes at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct KillRequest {
     /// From the KILL's policy.
     pub grace: Option<Duration>,
     /// When the API was asked last; `None` if not yet.
     pub asked: Option<Millis>,
+    /// Until then disruption budgets hold; `None`: they do not.
+    #[serde(default)]
+    pub budgets_until: Option<Millis>,
+    /// People were told that a budget holds the pod back.
+    #[serde(default)]
+    pub told: bool,
+}
+
+impl KillRequest {
+    /// A KILL that came at `now` with the grace of its policy.
+    pub fn new(now: Millis, grace: Option<Duration>) -> Self {
+        let until = |grace: Duration| {
+            let millis = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+            now.after(Millis(millis))
+        };
+        Self {
+            grace,
+            asked: None,
+            budgets_until: grace.map(until),
+            told: false,
+        }
+    }
+
+    /// Another KILL for the same task: one whose policy leaves less time counts, as an operator
+    /// who drains again in a hurry wants it. One without a policy says nothing new.
+    pub fn again(&mut self, now: Millis, grace: Option<Duration>) {
+        let other = Self::new(now, grace);
+        if let (Some(new), Some(old)) = (other.budgets_until, self.budgets_until)
+            && new < old
+        {
+            *self = Self {
+                told: self.told,
+                ..other
+            };
+        }
+    }
+
+    /// How the pod is to be ended now.
+    pub fn removal(&self, now: Millis) -> Removal {
+        match self.budgets_until {
+            Some(until) if now < until => Removal::Evict,
+            _ => Removal::Delete,
+        }
+    }
+
+    /// Whether the API is to be asked now.
+    pub fn is_due(&self, now: Millis) -> bool {
+        let Some(asked) = self.asked else { return true };
+        let repeat = match self.removal(now) {
+            Removal::Evict => EVICT_REPEAT,
+            // The time for budgets is over.
+            Removal::Delete if self.removal(asked) == Removal::Evict => return true,
+            Removal::Delete => DELETE_REPEAT,
+        };
+        now.since(asked) >= repeat
+    }
+
+    /// What a pod with a grace of its own gets; `None` is its own.
+    pub fn grace_for(&self, own: Option<Duration>) -> Option<Duration> {
+        let grace = self.grace?;
+        Some(own.map_or(grace, |own| own.min(grace)))
+    }
 }
 
 impl PodTaskState {

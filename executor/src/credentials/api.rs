@@ -140,6 +140,8 @@ impl ApiAccess {
             .build()
             .map_err(|e| ApiError::Client(Box::new(kube::Error::HttpError(e))))?;
         let mut config = kube::Config::new(uri);
+        // Callers decide about repeating: a 429 of an eviction is an answer, not an overload.
+        config.default_retry = false;
         let blocks = pem::parse_many(&self.ca).map_err(ApiError::Ca)?;
         config.root_cert = Some(blocks.into_iter().map(pem::Pem::into_contents).collect());
         match &self.identity {

@@ -44,7 +44,7 @@ impl NodeError {
 /// process under running pods: what runs already is taken over.
 pub async fn run(context: NodeContext, commands: mpsc::Receiver<NodeCommand>) {
     let stop = context.stop.clone();
-    let mut commands = running::Commands::new(commands);
+    let mut commands = running::Commands::new(commands, context.events.clone());
     let up = tokio::select! {
         () = stop.cancelled() => return,
         up = bring_up::bring_up(&context, &mut commands) => up,

@@ -11,15 +11,15 @@ use crate::balancer::endpoints;
 use crate::containerd::collect::keep_within;
 use crate::credentials::api::{ApiAccess, Backoff, pause};
 use crate::network::peers;
-use crate::pods::delete::delete;
 use crate::pods::node::Readiness;
-use crate::report::{NodeCommand, NodeContext, NodeEvent, PodRef};
+use crate::pods::removal::{Outcome, remove};
+use crate::report::{NodeCommand, NodeContext, NodeEvent, PodRef, Removal};
 
-/// Deletions under way at once; kubelet's `maxPods` is below it. What is more waits its turn by
+/// Removals under way at once; kubelet's `maxPods` is below it. What is more waits its turn by
 /// being sent again.
-const MAX_DELETIONS: usize = 1024;
-/// Longest pause between attempts to delete a pod.
-const MAX_DELETE_PAUSE: Duration = Duration::from_secs(10);
+const MAX_REMOVALS: usize = 1024;
+/// Longest pause between attempts to remove a pod.
+const MAX_REMOVE_PAUSE: Duration = Duration::from_secs(10);
 
 /// Runs the node until `context.stop`.
 pub async fn run(context: &NodeContext, node: RunningNode, mut commands: Commands) {
@@ -93,20 +93,25 @@ async fn readiness(
 /// The core's commands, and what is under way for them.
 pub struct Commands {
     queue: mpsc::Receiver<NodeCommand>,
-    deletions: HashMap<String, (Option<Duration>, CancellationToken)>,
+    events: mpsc::Sender<NodeEvent>,
+    removals: HashMap<String, (Wish, CancellationToken)>,
 }
 
+/// How one pod is to be removed.
+type Wish = (Removal, Option<Duration>);
+
 impl Commands {
-    /// Commands from that queue.
-    pub fn new(queue: mpsc::Receiver<NodeCommand>) -> Self {
+    /// Commands from that queue; what comes of them is told in `events`.
+    pub fn new(queue: mpsc::Receiver<NodeCommand>, events: mpsc::Sender<NodeEvent>) -> Self {
         Self {
             queue,
-            deletions: HashMap::new(),
+            events,
+            removals: HashMap::new(),
         }
     }
 
     /// Carries commands out until `stop`, or until no more can come. May be dropped and called
-    /// again at any time: no command is lost, and deletions go on meanwhile.
+    /// again at any time: no command is lost, and removals go on meanwhile.
     pub async fn obey(
         &mut self,
         balancer: &crate::balancer::Balancer,
@@ -121,52 +126,54 @@ impl Commands {
             match command {
                 None => return,
                 Some(NodeCommand::ApiServers(servers)) => balancer.update(&servers),
-                Some(NodeCommand::DeletePod { pod, grace }) => {
-                    self.delete(pod, grace, access, stop);
-                }
+                Some(NodeCommand::RemovePod {
+                    pod,
+                    removal,
+                    grace,
+                }) => self.remove(pod, (removal, grace), access, stop),
             }
         }
     }
 
-    fn delete(
-        &mut self,
-        pod: PodRef,
-        grace: Option<Duration>,
-        access: &ApiAccess,
-        stop: &CancellationToken,
-    ) {
-        self.deletions.retain(|_, (_, done)| !done.is_cancelled());
-        match self.deletions.get(&pod.uid) {
+    fn remove(&mut self, pod: PodRef, wish: Wish, access: &ApiAccess, stop: &CancellationToken) {
+        self.removals.retain(|_, (_, done)| !done.is_cancelled());
+        match self.removals.get(&pod.uid) {
             // The same again: it is under way.
-            Some((under_way, _)) if *under_way == grace => return,
-            // Another grace: the later word counts.
+            Some((under_way, _)) if *under_way == wish => return,
+            // In another way: the later word counts.
             Some((_, earlier)) => earlier.cancel(),
-            None if self.deletions.len() >= MAX_DELETIONS => return,
+            None if self.removals.len() >= MAX_REMOVALS => return,
             None => {}
         }
         let done = stop.child_token();
-        self.deletions
-            .insert(pod.uid.clone(), (grace, done.clone()));
-        tokio::spawn(delete_until_taken(access.clone(), pod, grace, done));
+        self.removals.insert(pod.uid.clone(), (wish, done.clone()));
+        let (access, events) = (access.clone(), self.events.clone());
+        tokio::spawn(remove_until_answered(access, pod, wish, events, done));
     }
 }
 
-/// Deletes a pod, again and again until an API server has taken it. Ends by cancelling `done`.
-async fn delete_until_taken(
+/// Removes a pod, again and again until an API server has answered. Ends by cancelling `done`.
+async fn remove_until_answered(
     access: ApiAccess,
     pod: PodRef,
-    grace: Option<Duration>,
+    (removal, grace): Wish,
+    events: mpsc::Sender<NodeEvent>,
     done: CancellationToken,
 ) {
-    let mut backoff = Backoff::up_to(MAX_DELETE_PAUSE);
+    let mut backoff = Backoff::up_to(MAX_REMOVE_PAUSE);
     loop {
         let result = tokio::select! {
             () = done.cancelled() => return,
-            result = delete(&access, &pod, grace) => result,
+            result = remove(&access, &pod, removal, grace) => result,
         };
         match result {
             Ok(outcome) => {
-                tracing::info!(pod.namespace, pod.name, ?outcome, "deleted");
+                tracing::info!(pod.namespace, pod.name, ?outcome, "removal");
+                if let Outcome::Held { message } = outcome {
+                    let uid = pod.uid;
+                    // No receiver: the executor ends.
+                    let _ = events.send(NodeEvent::EvictionHeld { uid, message }).await;
+                }
                 break;
             }
             Err(error) => tracing::warn!(%error, "will try again"),

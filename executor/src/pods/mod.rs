@@ -1,7 +1,7 @@
 //! This node's pods and its Node, as the API server shows them. Watched with kubelet's identity,
 //! which may see nothing else; of each object only what the executor needs is kept.
 
-pub mod delete;
 pub mod node;
+pub mod removal;
 pub mod view;
 pub mod watch;

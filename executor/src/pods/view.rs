@@ -1,6 +1,7 @@
 //! The parts of a Pod that the executor reads, and what they mean. Pure.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use kube::api::ApiResource;
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,7 @@ pub type TrimmedPod = kube::core::Object<PodSpec, PodStatus>;
 #[serde(rename_all = "camelCase", default)]
 pub struct PodSpec {
     host_network: bool,
+    termination_grace_period_seconds: Option<u64>,
     containers: Vec<Container>,
     init_containers: Vec<Container>,
 }
@@ -129,6 +131,10 @@ pub fn observe(pod: &TrimmedPod) -> Option<PodObservation> {
             .iter()
             .any(|c| c.kind == "Ready" && c.status == "True"),
         deleting: metadata.deletion_timestamp.is_some(),
+        grace: pod
+            .spec
+            .termination_grace_period_seconds
+            .map(Duration::from_secs),
         reason,
         message,
         ip: status.pod_ip.as_ref().and_then(|ip| ip.parse().ok()),

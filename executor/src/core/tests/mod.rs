@@ -1,5 +1,6 @@
 //! Behaviour of the state machine, told event by event.
 
+mod kill;
 mod node;
 mod pods;
 mod random;
@@ -10,12 +11,13 @@ use std::time::Duration;
 
 use mesos::pb;
 use seam::id::TaskKind;
+use seam::message::ToFramework;
 use seam::node::NodeConfig;
 use seam::pod::PodTask;
 
 use super::task::TaskId;
 use super::*;
-use crate::report::{NodeEvent, PodObservation, PodPhase, PodRef};
+use crate::report::{NodeEvent, PodObservation, PodPhase, PodRef, Removal};
 
 const MIB: u64 = 1 << 20;
 
@@ -118,10 +120,27 @@ impl Bench {
         self.effects
             .iter()
             .filter_map(|effect| match effect {
-                Effect::DeletePod { pod, grace } => Some((pod.uid.as_str(), *grace)),
+                Effect::RemovePod {
+                    pod,
+                    removal: Removal::Delete,
+                    grace,
+                } => Some((pod.uid.as_str(), *grace)),
                 _ => None,
             })
             .collect()
+    }
+
+    /// How many evictions, and the grace of the last one.
+    fn evictions(&self) -> (usize, Option<Duration>) {
+        let mut evictions = self.effects.iter().filter_map(|effect| match effect {
+            Effect::RemovePod {
+                removal: Removal::Evict,
+                grace,
+                ..
+            } => Some(*grace),
+            _ => None,
+        });
+        (evictions.clone().count(), evictions.next_back().flatten())
     }
 
     fn stops(&self) -> usize {
@@ -172,6 +191,7 @@ fn seen(uid: &str, phase: PodPhase) -> PodObservation {
         phase,
         ready: phase == PodPhase::Running,
         deleting: false,
+        grace: Some(Duration::from_secs(30)),
         reason: None,
         message: None,
         ip: None,
@@ -190,6 +210,20 @@ fn gone(uid: &str) -> Event {
 
 fn kill(task: TaskId) -> Event {
     Event::Kill { task, grace: None }
+}
+
+fn kill_within(task: TaskId, seconds: u64) -> Event {
+    Event::Kill {
+        task,
+        grace: Some(Duration::from_secs(seconds)),
+    }
+}
+
+fn held(uid: &str) -> Event {
+    Event::Node(NodeEvent::EvictionHeld {
+        uid: uid.to_owned(),
+        message: "the budget web needs 2 healthy pods".to_owned(),
+    })
 }
 
 fn emptied(uid: &str) -> Event {

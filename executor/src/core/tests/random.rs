@@ -4,7 +4,7 @@ use super::*;
 use proptest::prelude::*;
 
 fn events() -> impl Strategy<Value = Vec<(u8, u8, u8)>> {
-    proptest::collection::vec((0..18_u8, 0..3_u8, 0..3_u8), 0..80)
+    proptest::collection::vec((0..20_u8, 0..3_u8, 0..3_u8), 0..80)
 }
 
 fn event(kind: u8, uid: u8, attempt: u8) -> Event {
@@ -38,6 +38,8 @@ fn event(kind: u8, uid: u8, attempt: u8) -> Event {
             component: String::new(),
             message: String::new(),
         }),
+        17 => kill_within(id(name, attempt), 1),
+        18 => held(name),
         _ => Event::Tick,
     }
 }

@@ -1,6 +1,6 @@
 //! Bringing the node to another revision.
 
-use seam::message::{RevisionState, ToFramework};
+use seam::message::RevisionState;
 use seam::node::Revision;
 
 use super::*;
