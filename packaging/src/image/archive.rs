@@ -44,9 +44,69 @@ impl<W: Write> Archive<W> {
         self.file(path, mode, content.len() as u64, content)
     }
 
+    /// Begins a file of exactly `size` bytes, which the caller writes.
+    pub fn begin(&mut self, path: &str, mode: u32, size: u64) -> io::Result<Entry<'_, W>> {
+        let mut header = header(tar::EntryType::Regular, size, mode);
+        header.set_path(path)?;
+        header.set_cksum();
+        let out = self.builder.get_mut();
+        out.write_all(header.as_bytes())?;
+        Ok(Entry {
+            out,
+            size,
+            written: 0,
+        })
+    }
+
+    /// A symbolic link.
+    pub fn link(&mut self, path: &str, target: &str) -> io::Result<()> {
+        let mut header = header(tar::EntryType::Symlink, 0, 0o777);
+        self.builder.append_link(&mut header, path, target)
+    }
+
     /// Ends the archive and gives the writer back.
     pub fn finish(self) -> io::Result<W> {
         self.builder.into_inner()
+    }
+}
+
+/// A file of an archive that is being written.
+pub struct Entry<'a, W: Write> {
+    out: &'a mut W,
+    size: u64,
+    written: u64,
+}
+
+impl<W: Write> Entry<'_, W> {
+    /// Ends the file; it must be complete.
+    pub fn finish(self) -> io::Result<()> {
+        const BLOCK: u64 = 512;
+        if self.written != self.size {
+            return Err(io::Error::other(format!(
+                "{} of {} bytes were written",
+                self.written, self.size
+            )));
+        }
+        let rest = usize::try_from(self.size % BLOCK).unwrap_or(0);
+        match rest {
+            0 => Ok(()),
+            rest => self.out.write_all(&[0; BLOCK as usize][rest..]),
+        }
+    }
+}
+
+impl<W: Write> Write for Entry<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.written + bytes.len() as u64 > self.size {
+            return Err(io::Error::other("more was written than was promised"));
+        }
+        let written = self.out.write(bytes)?;
+        self.written += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
     }
 }
 
