@@ -10,6 +10,7 @@
 //! | resource limits | [`cgroup`] |
 //! | cleans up after a dead executor | [`guard`] at once, [`sweep`] at the next start |
 //! | fetches the node's programs | [`payload`] |
+//! | goes back to the agent's file system from a container image | [`image`] |
 //!
 //! The two halves meet in plain data: [`report::NodeContext`] goes in, [`report::NodeEvent`]s come
 //! out, [`report::NodeCommand`]s may be sent meanwhile.
@@ -23,6 +24,7 @@ pub mod core;
 pub mod credentials;
 pub mod cri;
 pub mod guard;
+pub mod image;
 pub mod kubelet;
 pub mod layout;
 pub mod network;
@@ -31,6 +33,6 @@ pub mod payload;
 pub mod pidfd;
 pub mod pods;
 pub mod report;
-mod slim;
+pub mod slim;
 pub mod supervise;
 pub mod sweep;

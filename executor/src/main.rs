@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use executor::agent_loop::{self, Options, startup};
 use executor::layout::Paths;
-use executor::{guard, supervise};
+use executor::{guard, slim, supervise};
 
 /// Turns the tasks of one Mesos agent into pods of a Kubernetes node.
 ///
@@ -40,6 +40,7 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
+    slim::share_one_heap();
     // These are started often or live long: nothing more than needed is touched.
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
     if let [first, rest @ ..] = args.as_slice() {
@@ -57,7 +58,11 @@ fn main() -> ExitCode {
         }
     }
     drop(args);
-    match executor(Cli::parse()) {
+    let cli = Cli::parse();
+    if let Err(error) = executor::image::leave() {
+        return fail(&error.to_string());
+    }
+    match executor(cli) {
         Ok(false) => ExitCode::SUCCESS,
         Ok(true) => ExitCode::FAILURE,
         Err(error) => fail(&format!("{error:#}")),

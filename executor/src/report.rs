@@ -35,6 +35,8 @@ pub struct NodeContext {
     pub stop: CancellationToken,
     /// From when on kubelet's word about its Node counts.
     pub since: SystemTime,
+    /// How long the Node may take to become Ready.
+    pub ready_within: Duration,
 }
 
 /// An unpacked payload.

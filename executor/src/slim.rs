@@ -1,13 +1,40 @@
-//! Lets go of the program's own pages in memory, which are read from its file again when they are
-//! needed: a guard only waits, and an executor whose node is up needs little of what brought it up.
+//! Lets go of memory that is not needed while nothing much happens: a guard only waits, and an
+//! executor whose node is up needs little of what brought it up.
+//!
+//! Two kinds: pages of the program itself, which are read from its file again when they are needed,
+//! and free pages of the heap, which the allocator keeps for the next unpacking of a payload or the
+//! next list of a hundred pods.
 
 use std::fs;
 use std::os::raw::c_void;
 
+use nix::libc;
 use rustix::mm::{Advice, madvise};
 
-/// Drops resident pages of read-only mappings of files. Failing changes nothing.
+/// From the start of the program on: one heap for all threads. The few that block now and then
+/// would keep one of their own each, with what the largest of their tasks ever needed.
+pub fn share_one_heap() {
+    // SAFETY: sets a number inside the allocator; called before there is a second thread.
+    #[allow(unsafe_code)]
+    #[cfg(target_env = "gnu")]
+    let _ = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+}
+
+/// Drops resident pages of read-only mappings of files, and free ones of the heap. Failing changes
+/// nothing.
 pub fn slim() {
+    give_back_heap();
+    drop_program();
+}
+
+fn give_back_heap() {
+    // SAFETY: has no preconditions; it touches only what is free, under the allocator's own locks.
+    #[allow(unsafe_code)]
+    #[cfg(target_env = "gnu")]
+    let _ = unsafe { libc::malloc_trim(0) };
+}
+
+fn drop_program() {
     let Ok(text) = fs::read_to_string("/proc/self/smaps") else {
         return;
     };

@@ -137,6 +137,7 @@ impl TestNode {
             events: events_tx,
             stop: CancellationToken::new(),
             since: executor::node::life::life_start(),
+            ready_within: executor::node::bring_up::READY_DEADLINE,
         };
         let run = tokio::spawn(executor::node::run(context.clone(), commands_rx));
         Self {

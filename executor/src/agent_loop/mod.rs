@@ -35,7 +35,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// How often ending pods' cgroups are looked at, while there are such.
 const EMPTY_EVERY: Duration = Duration::from_millis(100);
 /// How often memory is let go of that is not needed while nothing much happens.
-const SLIM_EVERY: Duration = Duration::from_secs(300);
+const SLIM_EVERY: Duration = Duration::from_secs(60);
 /// What the node half may have to say before the loop has time for it.
 const NODE_EVENTS: usize = 256;
 /// Calls to the agent that may be under way at once.

@@ -18,6 +18,7 @@ use crate::guard::manifest::{Leftover, Manifest, Owner, beside};
 use crate::guard::{self, GuardError};
 use crate::layout::{NodePaths, Paths};
 use crate::node::life::life_start;
+use crate::node::bring_up::{READY_DEADLINE, REVISED_DEADLINE};
 use crate::payload::{self, Payload};
 use crate::pidfd::PidFd;
 use crate::report::{NodeCommand, NodeContext, NodeEvent};
@@ -200,6 +201,7 @@ impl Loop {
             },
         );
         let stop = CancellationToken::new();
+        let revising = self.core.is_revising();
         let (commands, commands_rx) = mpsc::channel(256);
         let context = NodeContext {
             config,
@@ -210,10 +212,15 @@ impl Loop {
             cleanup: Arc::clone(&manifest),
             events: self.node_events.clone(),
             stop: stop.clone(),
-            since: if self.core.is_revising() {
+            since: if revising {
                 SystemTime::now()
             } else {
                 life_start()
+            },
+            ready_within: if revising {
+                REVISED_DEADLINE
+            } else {
+                READY_DEADLINE
             },
         };
         let events = self.node_events.clone();

@@ -43,7 +43,10 @@ const KUBE_PROXY_DEADLINE: Duration = Duration::from_secs(500);
 const KUBELET_DEADLINE: Duration = Duration::from_secs(10);
 /// From here to kubelet's certificate and a Node that is Ready. Approval waits for the framework,
 /// which may be starting itself. Within the framework's own time for a node's start (600 s).
-const READY_DEADLINE: Duration = Duration::from_secs(480);
+pub const READY_DEADLINE: Duration = Duration::from_secs(480);
+/// The same for another revision under running pods. Certificates and images are there, and as long
+/// as kubelet does not come nobody looks after the pods: then rather back to what worked.
+pub const REVISED_DEADLINE: Duration = Duration::from_secs(120);
 /// How long components may take to end.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 /// How often a component is asked whether it still works.
@@ -182,7 +185,7 @@ pub async fn bring_up(
     });
     let ready = async {
         let is_ready = |state: &pods::node::Readiness| *state == pods::node::Readiness::Ready;
-        let waited = tokio::time::timeout(READY_DEADLINE, readiness.wait_for(is_ready))
+        let waited = tokio::time::timeout(context.ready_within, readiness.wait_for(is_ready))
             .await
             .map(|r| r.is_ok());
         match waited {
@@ -323,7 +326,7 @@ async fn wait_for_certificate(file: &Path, stop: &CancellationToken) {
 
 fn not_ready(context: &NodeContext, prepared: &Prepared) -> NodeError {
     let log = context.supervisor.log_of("kubelet");
-    let seconds = READY_DEADLINE.as_secs();
+    let seconds = context.ready_within.as_secs();
     let message = if Validity::of_file(&prepared.files.kubelet_certificate).is_none() {
         format!(
             "got no certificate within {seconds} s: is the framework running, and does it approve \
