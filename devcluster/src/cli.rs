@@ -9,8 +9,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Subcommand, ValueEnum};
 use mesos::master::MasterUrl;
+use oci::credentials::Credentials;
 use tokio_util::sync::CancellationToken;
 
+use crate::agent::images::ImagesConfig;
 use crate::agent::{self, AgentConfig, Isolation, Launcher};
 use crate::master::auth::{Acls, Authentication};
 use crate::master::{self, MasterConfig, Settings};
@@ -44,7 +46,14 @@ pub enum Part {
     Init,
     /// The executor of a command task
     #[command(hide = true)]
-    CommandExecutor,
+    CommandExecutor {
+        /// Note of the image that the task runs from
+        #[arg(long, value_name = "FILE")]
+        image: Option<PathBuf>,
+    },
+    /// The process that enters an image and becomes the command of a container
+    #[command(hide = true)]
+    Enter,
 }
 
 /// Arguments of a master.
@@ -125,8 +134,9 @@ pub struct AgentArgs {
     /// How processes are kept track of [default: linux for root, else posix]
     #[arg(long, value_enum)]
     pub launcher: Option<LauncherArg>,
-    /// How resources are enforced: posix/cpu,posix/mem or cgroups/cpu,cgroups/mem
-    /// [default: cgroups for root, else posix]
+    /// How resources are enforced: posix/cpu,posix/mem or cgroups/cpu,cgroups/mem, and
+    /// filesystem/linux,docker/runtime,volume/host_path for images [default: cgroups for root, else
+    /// posix; those for images with --image-providers]
     #[arg(long, value_name = "ISOLATORS")]
     pub isolation: Option<String>,
     /// Give containers no more CPU than they request, even without a limit
@@ -150,9 +160,106 @@ pub struct AgentArgs {
     /// Directory of the secrets that tasks may refer to, one file each
     #[arg(long, value_name = "DIR")]
     pub secrets_dir: Option<PathBuf>,
+    /// Where tasks from images get them
+    #[command(flatten)]
+    pub images: ImageArgs,
     /// Its own network and mount namespace
     #[command(flatten)]
     pub netns: NetnsArgs,
+}
+
+/// Tasks from container images, with Mesos' flags.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct ImageArgs {
+    /// Kinds of images that tasks may have: docker (OCI's are read too) [default: docker when
+    /// --docker-registry is given, else none]
+    #[arg(long, value_name = "KINDS")]
+    pub image_providers: Option<String>,
+    /// Where images come from: a directory with an archive NAME.tar for each image (`k8sm images
+    /// save` writes them), or a registry, http:// or https://, for names without one
+    #[arg(long, visible_alias = "image-store", value_name = "DIR|URL")]
+    pub docker_registry: Option<String>,
+    /// Where images are kept, unpacked [default: below the work directory]
+    #[arg(long, value_name = "DIR")]
+    pub docker_store_dir: Option<PathBuf>,
+    /// How many bytes of images are kept beside those in use
+    #[arg(long, value_name = "BYTES", default_value_t = 20 << 30)]
+    pub docker_store_bytes: u64,
+    /// Docker's config.json with the agent's users and passwords on registries
+    #[arg(long, value_name = "FILE")]
+    pub docker_config: Option<PathBuf>,
+    /// Certificates (PEM) of the authorities that sign registries' certificates [default: those of
+    /// the system]
+    #[arg(long, value_name = "FILE")]
+    pub docker_ca: Option<PathBuf>,
+    /// Which tasks run: mesos, or mesos,docker (tasks for Docker run from their image without a
+    /// Docker daemon)
+    #[arg(long, value_name = "NAMES", default_value = "mesos")]
+    pub containerizers: String,
+}
+
+impl ImageArgs {
+    /// How images are run; none: not at all.
+    fn config(&self, work_dir: &std::path::Path) -> anyhow::Result<Option<ImagesConfig>> {
+        let mut docker_containerizer = false;
+        for name in self.containerizers.split(',').map(str::trim) {
+            match name {
+                "mesos" => {}
+                "docker" => docker_containerizer = true,
+                other => {
+                    anyhow::bail!("--containerizers: there is no `{other}`; mesos and docker are")
+                }
+            }
+        }
+        let providers = match (&self.image_providers, &self.docker_registry) {
+            (Some(providers), _) => providers.as_str(),
+            (None, Some(_)) => "docker",
+            (None, None) => "",
+        };
+        for kind in providers
+            .split(',')
+            .map(str::trim)
+            .filter(|k| !k.is_empty())
+        {
+            anyhow::ensure!(
+                kind == "docker",
+                "--image-providers: images of the kind `{kind}` are not implemented; docker's are"
+            );
+        }
+        if providers.trim().is_empty() {
+            anyhow::ensure!(
+                !docker_containerizer,
+                "--containerizers={}: Docker's tasks need images; give --image-providers=docker",
+                self.containerizers
+            );
+            return Ok(None);
+        }
+        let origin = self.docker_registry.as_deref();
+        // Mesos' default.
+        let origin = origin.unwrap_or("https://registry-1.docker.io");
+        let credentials = match &self.docker_config {
+            Some(path) => Credentials::load(path).context("--docker-config")?,
+            None => Credentials::default(),
+        };
+        let authority = match &self.docker_ca {
+            Some(path) => Some(
+                std::fs::read(path).with_context(|| format!("--docker-ca={}", path.display()))?,
+            ),
+            None => None,
+        };
+        let store_dir = match &self.docker_store_dir {
+            Some(dir) => std::path::absolute(dir).context("--docker-store-dir")?,
+            None => work_dir.join("store/docker"),
+        };
+        Ok(Some(ImagesConfig {
+            origin: origin.parse().context("--docker-registry")?,
+            store_dir,
+            store_bytes: self.docker_store_bytes,
+            credentials,
+            authority,
+            docker_containerizer,
+        }))
+    }
 }
 
 /// A network and mount namespace of the agent's own. All three or none.
@@ -195,8 +302,10 @@ pub fn run(args: Args, words: &[&str]) -> anyhow::Result<()> {
     line.extend(words.iter().map(OsString::from));
     match args.part {
         Some(Part::Init) => agent::container::init::main(),
-        Some(Part::CommandExecutor) => {
-            block_on(agent::command_executor::main())?.map_err(anyhow::Error::from)
+        Some(Part::Enter) => agent::images::enter::main(),
+        Some(Part::CommandExecutor { image }) => {
+            let work = agent::command_executor::main(image.as_deref());
+            block_on(work)?.map_err(anyhow::Error::from)
         }
         Some(Part::Master(args)) => block_on(run_master(args))?,
         Some(Part::Agent(args)) => {
@@ -290,11 +399,24 @@ fn agent_config(args: &AgentArgs, line: &[OsString]) -> anyhow::Result<AgentConf
     std::fs::create_dir_all(&work_dir)
         .with_context(|| format!("cannot make --work-dir={}", work_dir.display()))?;
     let root = nix::unistd::geteuid().is_root();
+    let images = args.images.config(&work_dir)?;
+    anyhow::ensure!(
+        root || images.is_none(),
+        "--image-providers: containers from images need root"
+    );
     let isolation = match &args.isolation {
         Some(text) => Isolation::parse(text)?,
-        None if root => Isolation::CGROUPS,
+        None if root => Isolation {
+            images: images.is_some(),
+            ..Isolation::CGROUPS
+        },
         None => Isolation::POSIX,
     };
+    anyhow::ensure!(
+        isolation.images || images.is_none(),
+        "--isolation={}: Docker images need the isolators filesystem/linux and docker/runtime",
+        isolation.name()
+    );
     let launcher = match args.launcher {
         Some(LauncherArg::Linux) => Launcher::Linux,
         Some(LauncherArg::Posix) => Launcher::Posix,
@@ -323,6 +445,7 @@ fn agent_config(args: &AgentArgs, line: &[OsString]) -> anyhow::Result<AgentConf
         recovery_timeout: args.recovery_timeout,
         gc_delay: args.gc_delay,
         secrets_dir: args.secrets_dir.clone(),
+        images,
         ..defaults
     })
 }

@@ -9,6 +9,7 @@ use mesos::master::MasterUrl;
 use mesos::pb;
 
 use super::duration;
+use super::images::ImagesConfig;
 use super::paths::Layout;
 use super::sandbox::MAX_LOG_BYTES;
 use crate::resources::Resources;
@@ -40,7 +41,13 @@ pub struct Isolation {
     pub cpu: bool,
     /// `cgroups/mem` rather than `posix/mem`.
     pub memory: bool,
+    /// `filesystem/linux`, `docker/runtime` and `volume/host_path`: what containers from images
+    /// need.
+    pub images: bool,
 }
+
+/// The isolators that containers from images need, which come together here.
+const IMAGE_ISOLATORS: [&str; 3] = ["filesystem/linux", "docker/runtime", "volume/host_path"];
 
 /// A flag whose value this agent does not understand.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,11 +66,13 @@ impl Isolation {
     pub const CGROUPS: Self = Self {
         cpu: true,
         memory: true,
+        images: false,
     };
     /// Nothing enforced; Mesos' own default.
     pub const POSIX: Self = Self {
         cpu: false,
         memory: false,
+        images: false,
     };
 
     /// Reads a list such as `cgroups/cpu,cgroups/mem`.
@@ -74,13 +83,15 @@ impl Isolation {
                 "posix/cpu" | "posix/mem" => {}
                 "cgroups/cpu" => isolation.cpu = true,
                 "cgroups/mem" => isolation.memory = true,
+                name if IMAGE_ISOLATORS.contains(&name) => isolation.images = true,
                 other => {
                     return Err(BadFlag {
                         flag: "isolation",
                         value: text.to_owned(),
                         why: format!(
                             "isolator `{other}` is not implemented; posix/cpu, posix/mem, \
-                             cgroups/cpu and cgroups/mem are"
+                             cgroups/cpu, cgroups/mem, filesystem/linux, docker/runtime and \
+                             volume/host_path are"
                         ),
                     });
                 }
@@ -92,7 +103,12 @@ impl Isolation {
     /// As in the flag.
     pub fn name(self) -> String {
         let kind = |cgroups| if cgroups { "cgroups" } else { "posix" };
-        format!("{}/cpu,{}/mem", kind(self.cpu), kind(self.memory))
+        let mut name = format!("{}/cpu,{}/mem", kind(self.cpu), kind(self.memory));
+        for isolator in IMAGE_ISOLATORS.iter().filter(|_| self.images) {
+            name.push(',');
+            name.push_str(isolator);
+        }
+        name
     }
 }
 
@@ -142,6 +158,11 @@ pub struct AgentConfig {
     pub frameworks_home: Option<PathBuf>,
     /// Longest log of a sandbox in bytes.
     pub max_log_bytes: u64,
+    /// How containers from images are run; none: they are refused.
+    pub images: Option<ImagesConfig>,
+    /// Program and arguments with which this program becomes the one that enters an image
+    /// ([`super::images::enter::main`]).
+    pub enter_helper: Vec<String>,
     /// Program and first arguments with which this very program becomes a container's init
     /// process ([`super::container::init::main`]).
     pub init_helper: Vec<OsString>,
@@ -167,6 +188,10 @@ impl AgentConfig {
             line.push(name.into());
             line
         };
+        let text = |line: Vec<OsString>| -> Vec<String> {
+            let parts = line.iter().map(|part| part.to_string_lossy());
+            parts.map(|part| part.into_owned()).collect()
+        };
         Self {
             listen,
             advertise: None,
@@ -189,11 +214,10 @@ impl AgentConfig {
             secrets_dir: None,
             frameworks_home: None,
             max_log_bytes: MAX_LOG_BYTES,
+            images: None,
+            enter_helper: text(with("enter")),
             init_helper: with("init"),
-            command_executor: with("command-executor")
-                .into_iter()
-                .map(|part| part.to_string_lossy().into_owned())
-                .collect(),
+            command_executor: text(with("command-executor")),
         }
     }
 
@@ -201,7 +225,19 @@ impl AgentConfig {
     pub fn flags(&self, port: u16) -> Vec<(&'static str, String)> {
         let path = |p: &std::path::Path| p.display().to_string();
         let yes = |b: bool| b.to_string();
-        vec![
+        let images = self.images.as_ref();
+        let containerizers = match images.is_some_and(|i| i.docker_containerizer) {
+            true => "mesos,docker",
+            false => "mesos",
+        };
+        let of_images = images.map(|images| {
+            [
+                ("docker_registry", images.origin.to_string()),
+                ("docker_store_dir", path(&images.store_dir)),
+                ("image_providers", "docker".to_owned()),
+            ]
+        });
+        let mut flags = vec![
             (
                 "cgroups_destroy_timeout",
                 duration::format(self.cgroups_destroy_timeout),
@@ -210,7 +246,7 @@ impl AgentConfig {
             ("cgroups_hierarchy", "/sys/fs/cgroup".to_owned()),
             ("cgroups_limit_swap", yes(false)),
             ("cgroups_root", self.cgroups_root.clone()),
-            ("containerizers", "mesos".to_owned()),
+            ("containerizers", containerizers.to_owned()),
             (
                 "executor_registration_timeout",
                 duration::format(self.executor_registration_timeout),
@@ -248,7 +284,9 @@ impl AgentConfig {
             ("switch_user", yes(true)),
             ("systemd_enable_support", yes(false)),
             ("work_dir", path(&self.layout.work_dir)),
-        ]
+        ];
+        flags.extend(of_images.into_iter().flatten());
+        flags
     }
 
     /// What the agent tells the master about itself, without an id.
@@ -286,13 +324,16 @@ mod tests {
             Isolation::parse("posix/cpu,posix/mem"),
             Ok(Isolation::POSIX)
         );
-        let error = Isolation::parse("filesystem/linux")
-            .unwrap_err()
-            .to_string();
+        let error = Isolation::parse("gpu/nvidia").unwrap_err().to_string();
         assert!(
-            error.starts_with("--isolation=filesystem/linux: isolator `filesystem/linux`"),
+            error.starts_with("--isolation=gpu/nvidia: isolator `gpu/nvidia`"),
             "{error}"
         );
         assert_eq!(Isolation::CGROUPS.name(), "cgroups/cpu,cgroups/mem");
+        let images = Isolation::parse("cgroups/cpu,filesystem/linux,docker/runtime").unwrap();
+        assert_eq!(
+            images.name(),
+            "cgroups/cpu,posix/mem,filesystem/linux,docker/runtime,volume/host_path"
+        );
     }
 }

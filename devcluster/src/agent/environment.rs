@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use super::config::AgentConfig;
 use super::core::Launch;
 use super::duration;
+use super::images::SANDBOX;
 use super::secrets::Secrets;
 use crate::ids::AgentId;
 
@@ -57,7 +58,13 @@ pub fn of(
         launch.executor.executor_id.value.clone(),
     );
     set("MESOS_DIRECTORY", sandbox.clone());
-    set("MESOS_SANDBOX", sandbox);
+    let image = launch.executor.container.as_ref();
+    let image = image
+        .is_some_and(|c| c.docker.is_some() || c.mesos.as_ref().is_some_and(|m| m.image.is_some()));
+    set(
+        "MESOS_SANDBOX",
+        if image { SANDBOX.to_owned() } else { sandbox },
+    );
     set("MESOS_SLAVE_ID", agent.to_string());
     set("MESOS_SLAVE_PID", format!("slave(1)@{address}"));
     set("MESOS_AGENT_ENDPOINT", address.to_string());

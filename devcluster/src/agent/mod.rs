@@ -9,8 +9,9 @@
 //!
 //! | what | here |
 //! |---|---|
-//! | images, volumes, container networks, the default executor, nested and standalone containers | refused: the launch fails with the reason, calls are answered with 501 |
-//! | isolators | `posix/cpu`, `posix/mem`, `cgroups/cpu`, `cgroups/mem`; others are refused at the start |
+//! | container networks, the default executor, nested and standalone containers | refused: the launch fails with the reason, calls are answered with 501 |
+//! | images | Docker's and OCI's, see [`images`]; volumes of the agent's directories for containers with an image only |
+//! | isolators | `posix/cpu`, `posix/mem`, `cgroups/cpu`, `cgroups/mem`, and for images `filesystem/linux`, `docker/runtime`, `volume/host_path`; others are refused at the start |
 //! | users | those of `/etc/passwd`; supplementary groups are dropped |
 //! | sandbox logs | bounded: cut at 10 MB, what they held is kept once as `stdout.1`, `stderr.1` |
 //! | sandboxes | removed a week after their end (`--gc-delay`), whatever space there is |
@@ -27,6 +28,7 @@ pub mod duration;
 mod environment;
 pub mod fetcher;
 mod http;
+pub mod images;
 mod link;
 pub mod paths;
 mod run;

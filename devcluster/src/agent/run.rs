@@ -15,11 +15,12 @@ use super::config::{AgentConfig, VERSION};
 use super::container::{ContainerEvent, ContainerId, ContainerSpec, Containerizer};
 use super::core::model::StreamId;
 use super::core::{Core, Effect, Launch, Refusal, Run, Then};
+use super::images::rootfs::ContainerImage;
 use super::link::{self, LinkEvent};
 use super::secrets::{self, Secrets};
 use super::start::AgentError;
 use super::store::Store;
-use super::{environment, sandbox, volumes};
+use super::{environment, images, sandbox, volumes};
 use crate::clock::Time;
 use crate::http::{encode, stream};
 use crate::ids::{ExecutorId, FrameworkId};
@@ -352,7 +353,13 @@ impl Loop {
                 volumes,
                 then,
             } => {
-                let linked = volumes::link(&self.config.layout, &sandbox, &volumes, None);
+                let note = self.config.layout.container(&container);
+                let note = note.join(ContainerImage::FILE);
+                let linked = match super::disk::read_json::<ContainerImage>(&note) {
+                    Ok(Some(image)) => images::persistent(&self.config.layout, &volumes)
+                        .and_then(|wanted| image.rootfs.sees(&wanted)),
+                    _ => volumes::link(&self.config.layout, &sandbox, &volumes, None),
+                };
                 if let Err(why) = linked {
                     self.core.updated(&container, then, Err(why));
                     return Ok(());
@@ -383,18 +390,34 @@ impl Loop {
 
     fn launch(&mut self, launch: Launch) {
         let id = launch.container.clone();
-        if let Some(what) = not_implemented(&launch.executor) {
-            let message = format!(
-                "{what} not implemented by this agent; use a command on the agent's own file system"
-            );
-            self.core.launch_failed(&id, &message);
-            let termination = super::container::Termination {
-                status: None,
-                cause: None,
-            };
-            self.core.terminated(Time::now(), &id, &termination);
-            return;
-        }
+        let image = not_implemented(&launch.executor)
+            .map_or(Ok(()), |what| {
+                Err(format!(
+                    "{what} not implemented by this agent; use a command on the agent's own file system"
+                ))
+            })
+            .and_then(|()| {
+                let container = launch.executor.container.as_ref();
+                let config = self.config.images.as_ref();
+                let mut image = images::wanted(container, config, &self.secrets)?;
+                if let Some(image) = &mut image {
+                    let volumes = images::persistent(&self.config.layout, &launch.volumes)?;
+                    image.binds.extend(volumes);
+                }
+                Ok(image)
+            });
+        let image = match image {
+            Ok(image) => image,
+            Err(message) => {
+                self.core.launch_failed(&id, &message);
+                let termination = super::container::Termination {
+                    status: None,
+                    cause: None,
+                };
+                self.core.terminated(Time::now(), &id, &termination);
+                return;
+            }
+        };
         // Only root may become somebody else.
         let root = nix::unistd::geteuid().is_root();
         let user = launch.user.as_deref().filter(|_| root);
@@ -407,12 +430,16 @@ impl Loop {
                 return;
             }
         };
-        let linked = volumes::link(
-            &self.config.layout,
-            &launch.sandbox,
-            &launch.volumes,
-            user.as_ref(),
-        );
+        let linked = match image {
+            // A link would lead nowhere from inside.
+            Some(_) => volumes::own(&self.config.layout, &launch.volumes, user.as_ref()),
+            None => volumes::link(
+                &self.config.layout,
+                &launch.sandbox,
+                &launch.volumes,
+                user.as_ref(),
+            ),
+        };
         let missing = launch
             .secrets
             .iter()
@@ -461,6 +488,7 @@ impl Loop {
             user: user.filter(|user| user.uid != 0),
             grant: launch.grant,
             command_task: launch.command_task,
+            image,
             pid_file,
         });
     }
@@ -493,10 +521,10 @@ fn not_implemented(executor: &pb::ExecutorInfo) -> Option<&'static str> {
     }
     let container = executor.container.as_ref()?;
     let named = |n: &pb::NetworkInfo| n.name.is_some();
-    if container.docker.is_some() || container.mesos.as_ref().is_some_and(|m| m.image.is_some()) {
-        Some("container images are")
-    } else if !container.volumes.iter().all(secrets::is_secret) {
-        Some("volumes are")
+    let image =
+        container.docker.is_some() || container.mesos.as_ref().is_some_and(|m| m.image.is_some());
+    if !image && !container.volumes.iter().all(secrets::is_secret) {
+        Some("volumes without an image are")
     } else if container.network_infos.iter().any(named) {
         Some("container networks are")
     } else if container.tty_info.is_some() || container.rlimit_info.is_some() {

@@ -17,6 +17,7 @@ use super::container::{ContainerEvent, Containerizer, ContainerizerConfig, Recov
 use super::core::{Core, CoreConfig, RecoveredState, Run};
 use super::fetcher::Fetcher;
 use super::http;
+use super::images;
 use super::run::{Counters, Loop, REQUESTS, Sources};
 use super::secrets::Secrets;
 use super::store::Store;
@@ -43,6 +44,9 @@ pub enum AgentError {
     /// Containers of an earlier agent process could not be taken over.
     #[error(transparent)]
     Containerizer(#[from] super::container::ContainerizerError),
+    /// The store of images cannot be used.
+    #[error("--docker-store-dir: {0}")]
+    Images(#[from] super::images::store::Error),
     /// The fetcher's cache cannot be made.
     #[error(transparent)]
     Fetcher(#[from] super::fetcher::FetchError),
@@ -110,6 +114,7 @@ impl Agent {
             config.layout.cache_dir.clone(),
             config.frameworks_home.clone(),
         )?;
+        let images = config.images.clone();
         let (events, container_events) = mpsc::channel(REQUESTS);
         let containerizer = Containerizer::new(
             ContainerizerConfig {
@@ -118,6 +123,10 @@ impl Agent {
                 layout: config.layout.clone(),
                 destroy_timeout: config.cgroups_destroy_timeout,
                 max_log_bytes: config.max_log_bytes,
+                images: images
+                    .map(|i| images::store::Store::open(i, config.layout.clone()))
+                    .transpose()?,
+                enter_helper: config.enter_helper.clone(),
             },
             fetcher,
             events,

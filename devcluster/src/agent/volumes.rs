@@ -82,6 +82,17 @@ pub fn remove(layout: &Layout, volume: &VolumeKey) -> Result<(), DiskError> {
     }
 }
 
+/// Gives volumes to their first user, for containers that see them by mounts.
+pub fn own(layout: &Layout, mounts: &[Mount], user: Option<&User>) -> Result<(), String> {
+    let Some(user) = user else { return Ok(()) };
+    for mount in mounts {
+        let path = layout.volume(&mount.volume);
+        std::os::unix::fs::chown(&path, Some(user.uid), Some(user.gid))
+            .map_err(|e| format!("cannot give {} to {}: {e}", path.display(), user.name))?;
+    }
+    Ok(())
+}
+
 /// Shows volumes in a sandbox. The first user of a volume owns it.
 pub fn link(
     layout: &Layout,

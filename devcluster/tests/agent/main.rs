@@ -3,6 +3,7 @@
 //! As root the containers are in cgroups; tests that need it say so and do nothing otherwise.
 
 mod containers;
+mod images;
 mod life;
 mod namespaces;
 mod recovery;

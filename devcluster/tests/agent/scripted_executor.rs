@@ -5,6 +5,8 @@
 //! leaves its session and ignores every signal it can), `leak <MiB>`, `deaf` (ignore SHUTDOWN),
 //! `gone` (never subscribe again).
 //!
+//! `look WHAT..` on its command line says what it sees, and does nothing else.
+//!
 //! In its environment: `SUBSCRIBE_AFTER` delays the first subscription by so many milliseconds,
 //! `NEVER_SUBSCRIBE` does what it says.
 
@@ -19,6 +21,10 @@ use pb::executor::event::Type as Event;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if words.first().is_some_and(|word| word == "look") {
+        return look(&words[1..]);
+    }
     if let Ok(delay) = std::env::var("SUBSCRIBE_AFTER") {
         tokio::time::sleep(Duration::from_millis(delay.parse().unwrap())).await;
     }
@@ -40,6 +46,39 @@ async fn main() {
             ExecutorEvent::Event(event) => executor.on_event(*event).await,
             ExecutorEvent::Disconnected { error } => eprintln!("disconnected: {error}"),
             ExecutorEvent::RecoveryTimeout => break,
+        }
+    }
+}
+
+/// Says what a command of a container sees: the program that images of the tests run.
+fn look(words: &[String]) {
+    for word in words {
+        let (what, of) = word.split_once('=').unwrap_or((word, ""));
+        let seen = match what {
+            "cwd" => Ok(std::env::current_dir().unwrap().display().to_string()),
+            "env" => Ok(std::env::var(of).unwrap_or_default()),
+            "cat" => std::fs::read_to_string(of),
+            "write" => std::fs::write(of, "written").map(|()| "ok".to_owned()),
+            "ls" => std::fs::read_dir(of).map(|entries| {
+                let mut names: Vec<_> = entries.flatten().map(|e| e.file_name()).collect();
+                names.sort();
+                let names: Vec<_> = names.iter().map(|n| n.to_string_lossy()).collect();
+                names.join(" ")
+            }),
+            "id" => std::fs::read_to_string("/proc/self/status").map(|text| {
+                let line = |name: &str| text.lines().find_map(|l| l.strip_prefix(name));
+                let first = |name| line(name).and_then(|l| l.split_whitespace().next());
+                format!("{}:{}", first("Uid:").unwrap(), first("Gid:").unwrap())
+            }),
+            "exit" => std::process::exit(of.parse().unwrap()),
+            "wait" => loop {
+                std::thread::park();
+            },
+            other => panic!("{other}"),
+        };
+        match seen {
+            Ok(seen) => println!("{word}: {}", seen.trim()),
+            Err(error) => println!("{word}: {}", error.kind()),
         }
     }
 }

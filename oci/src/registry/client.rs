@@ -271,7 +271,7 @@ impl Registry {
             media::OCI_INDEX,
         ]
         .join(", ");
-        retrying(async || {
+        retrying(|| async {
             let request = || self.client.get(url.clone()).header(ACCEPT, &accept);
             let scope = Access::Pull.scope(repository);
             let response = self.send(&attempt, &scope, CALL, request).await?;
@@ -298,7 +298,7 @@ impl Registry {
     pub async fn has_blob(&self, repository: &str, digest: &Digest) -> Result<bool, Error> {
         let attempt = format!("look for blob {digest} in {}/{repository}", self.host);
         let url = self.url(&format!("{repository}/blobs/{digest}"))?;
-        retrying(async || {
+        retrying(|| async {
             let request = || self.client.request(Method::HEAD, url.clone());
             let scope = Access::Push.scope(repository);
             let response = self.send(&attempt, &scope, CALL, request).await?;
@@ -330,7 +330,7 @@ impl Registry {
                 source,
             }
         };
-        let received = retrying(async || {
+        let received = retrying(|| async {
             let request = || self.client.get(url.clone());
             let scope = Access::Pull.scope(repository);
             let response = self.send(&attempt, &scope, CALL, request).await?;
@@ -391,7 +391,7 @@ impl Registry {
         let begin = self.url(&format!("{repository}/blobs/uploads/"))?;
         let scope = Access::Push.scope(repository);
         let deadline = CALL + Duration::from_secs(size / SLOWEST_UPLOAD);
-        retrying(async || {
+        retrying(|| async {
             let request = || self.client.post(begin.clone()).header(CONTENT_LENGTH, 0);
             let response = self.send(&attempt, &scope, CALL, request).await?;
             let response = expect(&attempt, response, &[StatusCode::ACCEPTED]).await?;
@@ -438,7 +438,7 @@ impl Registry {
     ) -> Result<(), Error> {
         let attempt = format!("write the manifest {}/{repository} {version}", self.host);
         let url = self.url(&format!("{repository}/manifests/{version}"))?;
-        retrying(async || {
+        retrying(|| async {
             let request = || {
                 self.client
                     .put(url.clone())

@@ -14,7 +14,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 /// Tries again while the error says that it helps.
-pub(super) async fn retrying<T>(work: impl AsyncFn() -> Result<T, Error>) -> Result<T, Error> {
+pub(super) async fn retrying<T, F>(work: impl Fn() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
     let mut failed = 0;
     loop {
         let error = match work().await {

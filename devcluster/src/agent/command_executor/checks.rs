@@ -9,6 +9,7 @@ use tokio::process::Command;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::inside::Inside;
 use crate::agent::container::init::InitSpec;
 
 /// Least pause between two checks, whatever was asked for.
@@ -46,15 +47,24 @@ enum Seen {
 }
 
 impl Probe {
-    async fn run(&self, environment: &[(String, String)], limit: Duration) -> Seen {
+    async fn run(
+        &self,
+        environment: &[(String, String)],
+        inside: Option<&Inside>,
+        limit: Duration,
+    ) -> Seen {
         match self {
             Self::Command(info) => {
-                let code = timeout(limit, run_command(info, environment)).await;
+                let code = timeout(limit, run_command(info, environment, inside)).await;
                 Seen::Exit(code.ok().flatten())
             }
             Self::Http { url, .. } => {
                 let get = async {
-                    let client = crate::client::builder().build().ok()?;
+                    // As Mesos: it asks whether the task answers, not who it is.
+                    let client = crate::client::builder()
+                        .tls_danger_accept_invalid_certs(true)
+                        .build()
+                        .ok()?;
                     let response = client.get(url).send().await.ok()?;
                     Some(response.status().as_u16())
                 };
@@ -86,10 +96,19 @@ impl Probe {
     }
 }
 
-async fn run_command(info: &pb::CommandInfo, environment: &[(String, String)]) -> Option<i32> {
-    let (program, arg0, arguments) = InitSpec::program_of(info).ok()?;
+async fn run_command(
+    info: &pb::CommandInfo,
+    environment: &[(String, String)],
+    inside: Option<&Inside>,
+) -> Option<i32> {
     let own = info.environment.iter().flat_map(|e| &e.variables);
     let own = own.filter_map(|v| Some((v.name.clone(), v.value.clone()?)));
+    if let Some(inside) = inside {
+        let variables = environment.iter().cloned().chain(own).collect();
+        let mut child = inside.start(info, variables).ok()?;
+        return child.wait().await.ok()?.code();
+    }
+    let (program, arg0, arguments) = InitSpec::program_of(info).ok()?;
     let mut child = Command::new(program)
         .arg0(arg0)
         .args(arguments)
@@ -127,10 +146,11 @@ pub fn empty_status(check: &pb::CheckInfo) -> pb::CheckStatusInfo {
     }
 }
 
-/// Runs a check for ever and tells each change of its result.
+/// Runs a check for ever and tells each change of its result. Commands run where the task is.
 pub async fn check(
     check: pb::CheckInfo,
     environment: Vec<(String, String)>,
+    inside: Option<Inside>,
     out: mpsc::Sender<Observation>,
 ) {
     let probe = match (&check.command, &check.http, &check.tcp) {
@@ -147,7 +167,7 @@ pub async fn check(
     loop {
         let limit = seconds(check.timeout_seconds());
         let mut status = empty_status(&check);
-        match probe.run(&environment, limit).await {
+        match probe.run(&environment, inside.as_ref(), limit).await {
             Seen::Exit(code) => {
                 status.command.get_or_insert_default().exit_code = code;
             }
@@ -173,6 +193,7 @@ pub async fn check(
 pub async fn health_check(
     check: pb::HealthCheck,
     environment: Vec<(String, String)>,
+    inside: Option<Inside>,
     out: mpsc::Sender<Observation>,
 ) {
     let probe = match (&check.command, &check.http, &check.tcp) {
@@ -193,7 +214,7 @@ pub async fn health_check(
     sleep(seconds(check.delay_seconds())).await;
     loop {
         let limit = seconds(check.timeout_seconds());
-        let seen = probe.run(&environment, limit).await;
+        let seen = probe.run(&environment, inside.as_ref(), limit).await;
         let healthy = probe.is_fine(&seen);
         // Failures count from the first success or the end of the grace period on.
         let counts = healthy || before.is_some() || Instant::now() >= grace_until;
@@ -235,7 +256,7 @@ mod tests {
             consecutive_failures: Some(2),
             ..Default::default()
         };
-        health_check(info, Vec::new(), out).await;
+        health_check(info, Vec::new(), None, out).await;
         assert_eq!(seen.recv().await, Some(Observation::Healthy(false)));
         assert_eq!(seen.recv().await, Some(Observation::Unhealthy));
         assert_eq!(seen.recv().await, None);
@@ -257,7 +278,7 @@ mod tests {
             ..Default::default()
         };
         let environment = vec![("CODE".to_owned(), "4".to_owned())];
-        let running = tokio::spawn(check(info, environment, out));
+        let running = tokio::spawn(check(info, environment, None, out));
         let Some(Observation::Check(status)) = seen.recv().await else {
             panic!("no result")
         };

@@ -3,8 +3,10 @@
 //! becomes of it, the way Mesos' own command executor does.
 
 mod checks;
+mod inside;
 mod task;
 
+use std::path::Path;
 use std::time::Duration;
 
 use mesos::executor::{ExecutorConfig, ExecutorEvent, ExecutorHandle, Ledger, new_update, spawn};
@@ -13,6 +15,9 @@ use mesos::pb;
 use pb::executor::call::{Type, Update};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
+
+use crate::agent::disk::{self, DiskError};
+use crate::agent::images::rootfs::ContainerImage;
 
 use task::{Ended, Happened, Task};
 
@@ -30,13 +35,25 @@ pub enum CommandExecutorError {
     /// It was not started by an agent.
     #[error(transparent)]
     Config(#[from] mesos::http::ConfigError),
+    /// The note of the container's image cannot be read.
+    #[error(transparent)]
+    Image(#[from] DiskError),
+    /// It is gone.
+    #[error("the note of the container's image is gone")]
+    NoImage,
     /// The agent sent no task within the time that it allows itself.
     #[error("the agent is gone and did not come back")]
     Abandoned,
 }
 
 /// Runs as an executor until its one task has ended and the agent knows it.
-pub async fn main() -> Result<(), CommandExecutorError> {
+///
+/// `image` is the note of the container's image, if it has one.
+pub async fn main(image: Option<&Path>) -> Result<(), CommandExecutorError> {
+    let image = match image {
+        None => None,
+        Some(path) => Some(disk::read_json(path)?.ok_or(CommandExecutorError::NoImage)?),
+    };
     let client = ClientConfig::default();
     let config = ExecutorConfig::from_env(client)?;
     let grace = config.shutdown_grace_period;
@@ -48,6 +65,7 @@ pub async fn main() -> Result<(), CommandExecutorError> {
         grace,
         ledger: Ledger::default(),
         killing_state: false,
+        image,
         task: None,
         kill_at: None,
         completion_at: None,
@@ -73,6 +91,8 @@ struct Executor {
     ledger: Ledger,
     /// Whether the framework understands TASK_KILLING.
     killing_state: bool,
+    /// What its task runs from.
+    image: Option<ContainerImage>,
     task: Option<Task>,
     kill_at: Option<Instant>,
     completion_at: Option<Instant>,
@@ -196,7 +216,7 @@ impl Executor {
             .and_then(|d| u64::try_from(d.nanoseconds).ok())
             .map(Duration::from_nanos);
         self.completion_at = limit.map(|limit| Instant::now() + limit);
-        let mut task = Task::new(info);
+        let mut task = Task::new(info, self.image.clone());
         let starting = self.status(&task, pb::TaskState::TaskStarting);
         self.update(starting).await;
         task.start();

@@ -13,7 +13,9 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 
 use super::checks::{self, Observation};
+use super::inside::{self, Inside};
 use crate::agent::container::init::InitSpec;
+use crate::agent::images::rootfs::ContainerImage;
 
 /// Observations that may wait for the executor.
 const OBSERVATIONS: usize = 16;
@@ -86,6 +88,8 @@ fn signal_name(signal: i32) -> String {
 #[derive(Debug)]
 pub struct Task {
     info: pb::TaskInfo,
+    /// What it runs from; none on the agent's own file system.
+    image: Option<ContainerImage>,
     child: Option<Child>,
     group: Option<Pid>,
     observations: Option<mpsc::Receiver<Observation>>,
@@ -104,10 +108,11 @@ impl Drop for Task {
 
 impl Task {
     /// A task that does not run yet.
-    pub fn new(info: pb::TaskInfo) -> Self {
+    pub fn new(info: pb::TaskInfo, image: Option<ContainerImage>) -> Self {
         let check_status = info.check.as_ref().map(checks::empty_status);
         Self {
             info,
+            image,
             child: None,
             group: None,
             observations: None,
@@ -145,32 +150,37 @@ impl Task {
 
     /// Starts its command, in a process group of its own, and its checks.
     pub fn start(&mut self) {
-        match self.command() {
-            Ok(mut command) => match command.spawn() {
-                Ok(child) => {
-                    let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
-                    self.group = pid.map(Pid::from_raw);
-                    self.child = Some(child);
-                }
-                Err(error) => eprintln!("Failed to start the command: {error}"),
-            },
+        let mut inside = None;
+        match self.spawn() {
+            Ok(child) => {
+                let pid = child.id();
+                inside = self.image.clone().zip(pid);
+                let pid = pid.and_then(|pid| i32::try_from(pid).ok());
+                self.group = pid.map(Pid::from_raw);
+                self.child = Some(child);
+            }
             Err(why) => eprintln!("Failed to start the command: {why}"),
         }
+        let inside = inside.map(|(image, pid)| Inside { image, pid });
         let (sender, receiver) = mpsc::channel(OBSERVATIONS);
         let environment = self.environment();
         if let Some(check) = &self.info.check {
-            let run = checks::check(check.clone(), environment.clone(), sender.clone());
+            let inside = inside.clone();
+            let run = checks::check(check.clone(), environment.clone(), inside, sender.clone());
             self.checkers.push(tokio::spawn(run));
         }
         if let Some(check) = &self.info.health_check {
-            let run = checks::health_check(check.clone(), environment, sender);
+            let run = checks::health_check(check.clone(), environment, inside, sender);
             self.checkers.push(tokio::spawn(run));
         }
         self.observations = (!self.checkers.is_empty()).then_some(receiver);
     }
 
-    fn command(&self) -> Result<Command, String> {
+    fn spawn(&self) -> Result<Child, String> {
         let info = self.info.command.clone().unwrap_or_default();
+        if let Some(image) = &self.image {
+            return inside::start(image, &info, self.environment());
+        }
         let (program, arg0, arguments) = InitSpec::program_of(&info)?;
         let mut command = Command::new(program);
         command
@@ -180,7 +190,7 @@ impl Task {
             .stdin(Stdio::null())
             .process_group(0)
             .kill_on_drop(true);
-        Ok(command)
+        command.spawn().map_err(|error| error.to_string())
     }
 
     /// What the task has in its environment beyond its executor's.

@@ -14,6 +14,8 @@ use std::process::{Command, Stdio};
 use serde::{Deserialize, Serialize};
 
 use crate::agent::disk;
+use crate::agent::images::enter::{EnterSpec, Place};
+use crate::agent::images::rootfs::Rootfs;
 
 /// Longest accepted specification, in bytes. Linux itself takes about 2 MiB of arguments and
 /// environment, written as JSON it may be a few times longer.
@@ -36,6 +38,9 @@ pub struct InitSpec {
     pub user: Option<(u32, u32)>,
     /// Where the wait status goes.
     pub status: PathBuf,
+    /// The root file system that the program is started in, and the program with its arguments
+    /// that enters it; none for the agent's own.
+    pub image: Option<(Rootfs, Vec<String>)>,
 }
 
 impl InitSpec {
@@ -105,6 +110,20 @@ fn read_spec() -> Result<Option<InitSpec>, String> {
 }
 
 fn run(spec: &InitSpec) -> std::io::Result<std::process::ExitStatus> {
+    if let Some((rootfs, helper)) = &spec.image {
+        let enter = EnterSpec {
+            place: Place::New(rootfs.clone()),
+            program: spec.program.clone(),
+            arg0: spec.arg0.clone(),
+            arguments: spec.arguments.clone(),
+            environment: spec.environment.clone(),
+            directory: spec.directory.clone(),
+            user: spec.user,
+        };
+        let mut child = EnterSpec::command(helper)?.spawn()?;
+        enter.tell(child.stdin.take())?;
+        return child.wait();
+    }
     std::env::set_current_dir(&spec.directory)?;
     let mut command = Command::new(&spec.program);
     command

@@ -23,6 +23,9 @@ use super::{
 use crate::agent::cgroups::{CgroupError, Cgroups, OutOfMemory};
 use crate::agent::disk::{self, DiskError};
 use crate::agent::fetcher::Fetcher;
+use crate::agent::images::rootfs::{ContainerImage, Rootfs};
+use crate::agent::images::store::{Store, Stored};
+use crate::agent::images::{Manner, Wanted, runtime as image_runtime};
 use crate::agent::paths::Layout;
 use crate::agent::sandbox;
 
@@ -48,6 +51,10 @@ pub struct ContainerizerConfig {
     pub destroy_timeout: Duration,
     /// Longest log of a sandbox in bytes.
     pub max_log_bytes: u64,
+    /// The images, if the agent runs any.
+    pub images: Option<Store>,
+    /// Program and arguments that become [`crate::agent::images::enter::main`].
+    pub enter_helper: Vec<String>,
 }
 
 /// Why the containerizer could not do something.
@@ -211,8 +218,6 @@ impl Shared {
         commands: &mut mpsc::Receiver<Command>,
     ) -> Result<Option<Child>, (String, Option<i32>)> {
         let failed = |error: &dyn std::fmt::Display| (error.to_string(), None);
-        let (program, arg0, arguments) =
-            InitSpec::program_of(&spec.command).map_err(|e| failed(&e))?;
         let log = |name| sandbox::open_log(&spec.sandbox, name, spec.user.as_ref());
         let stdout = log("stdout").map_err(|e| failed(&e))?;
         let stderr = log("stderr").map_err(|e| failed(&e))?;
@@ -237,6 +242,18 @@ impl Shared {
             ));
         }
 
+        let stored = match &spec.image {
+            None => None,
+            Some(wanted) => {
+                let images = self.config.images.as_ref();
+                let images = images.ok_or_else(|| failed(&"this agent runs no images"))?;
+                tokio::select! {
+                    stored = images.get(wanted) => Some((wanted, stored.map_err(|e| failed(&e))?)),
+                    () = destroyed(commands) => return Ok(None),
+                }
+            }
+        };
+
         if let Some(cgroups) = &self.config.cgroups {
             cgroups.create(&spec.id).map_err(|e| failed(&e))?;
             let grant = self
@@ -249,15 +266,14 @@ impl Shared {
         }
         let runtime = self.config.layout.container(&spec.id);
         disk::make_dir(&runtime).map_err(|e| failed(&e))?;
-        let init = InitSpec {
-            program,
-            arg0,
-            arguments,
-            environment: spec.environment.clone(),
-            directory: spec.sandbox.clone(),
-            user: spec.user.as_ref().map(|u| (u.uid, u.gid)),
-            status: self.config.layout.container_status(&spec.id),
+        let init = match &stored {
+            None => self.init_spec(spec).map_err(|e| failed(&e))?,
+            Some((wanted, stored)) => self
+                .init_spec_of_image(spec, wanted, stored)
+                .map_err(|e| failed(&e))?,
         };
+        // From here on the container's own note keeps the image.
+        drop(stored);
         let mut message = serde_json::to_vec(&init).map_err(|e| failed(&e))?;
         message.push(b'\n');
 
@@ -286,6 +302,85 @@ impl Shared {
                 Err(failed(&error))
             }
         }
+    }
+
+    /// What the init process of a container on the agent's own file system is told.
+    fn init_spec(&self, spec: &ContainerSpec) -> Result<InitSpec, String> {
+        let (program, arg0, arguments) = InitSpec::program_of(&spec.command)?;
+        Ok(InitSpec {
+            program,
+            arg0,
+            arguments,
+            environment: spec.environment.clone(),
+            directory: spec.sandbox.clone(),
+            user: spec.user.as_ref().map(|u| (u.uid, u.gid)),
+            status: self.config.layout.container_status(&spec.id),
+            image: None,
+        })
+    }
+
+    /// The same with an image. The executor of a command task stays outside as who the agent is,
+    /// finds the image by the container's note, and has its task enter; others enter themselves.
+    fn init_spec_of_image(
+        &self,
+        spec: &ContainerSpec,
+        wanted: &Wanted,
+        stored: &Stored,
+    ) -> Result<InitSpec, String> {
+        let dir = self.config.layout.container(&spec.id);
+        let user = match wanted.manner {
+            Manner::Mesos => spec.user.as_ref().map(|u| (u.uid, u.gid)),
+            Manner::Docker => {
+                let text = |path: &str| {
+                    std::fs::read_to_string(stored.rootfs.join(path)).unwrap_or_default()
+                };
+                let (passwd, group) = (text("etc/passwd"), text("etc/group"));
+                Some(image_runtime::user(&stored.run, &passwd, &group)?)
+            }
+        };
+        let image = ContainerImage {
+            rootfs: Rootfs {
+                lower: stored.rootfs.clone(),
+                dir: dir.clone(),
+                sandbox: spec.sandbox.clone(),
+                binds: wanted.binds.clone(),
+                privileged: wanted.privileged,
+            },
+            run: stored.run.clone(),
+            manner: wanted.manner,
+            user,
+            helper: self.config.enter_helper.clone(),
+        };
+        image.rootfs.prepare().map_err(|e| e.to_string())?;
+        let note = dir.join(ContainerImage::FILE);
+        disk::write_json(&note, &image).map_err(|e| e.to_string())?;
+        if spec.command_task {
+            let mut init = self.init_spec(spec)?;
+            init.user = None;
+            init.arguments.push(format!("--image={}", note.display()));
+            return Ok(init);
+        }
+        let line = image_runtime::line(&spec.command, &stored.run, wanted.manner)?;
+        // Variables of the executor's own command go over the image's, what else the agent says
+        // does not.
+        let own = spec.command.environment.iter().flat_map(|e| &e.variables);
+        let own: Vec<&str> = own.map(|v| v.name.as_str()).collect();
+        let (task, agent): (Vec<_>, Vec<_>) = spec
+            .environment
+            .clone()
+            .into_iter()
+            .partition(|(name, _)| own.contains(&name.as_str()) || name.starts_with("MESOS_"));
+        let directory = image_runtime::directory(&stored.run, wanted.manner).into();
+        Ok(InitSpec {
+            program: line.program,
+            arg0: line.arg0,
+            arguments: line.arguments,
+            environment: image_runtime::environment(agent, &stored.run, task),
+            directory,
+            user,
+            status: self.config.layout.container_status(&spec.id),
+            image: Some((image.rootfs, image.helper)),
+        })
     }
 
     /// Puts the waiting init process into its cgroups, remembers it, and lets it go on.

@@ -19,6 +19,8 @@ use std::path::PathBuf;
 use mesos::pb;
 use serde::{Deserialize, Serialize};
 
+use super::images::Wanted;
+
 pub use containerizer::Containerizer;
 pub use lifecycle::{ContainerizerConfig, ContainerizerError, sweep};
 pub use process::{ProcessRef, kill, start_time};
@@ -97,6 +99,8 @@ pub struct ContainerSpec {
     pub grant: Grant,
     /// Whether it is a plain command task's, whose memory above its request is given up first.
     pub command_task: bool,
+    /// The image that it runs from.
+    pub image: Option<Wanted>,
     /// Where the init process' pid is remembered before it may run; `None` without
     /// checkpointing.
     pub pid_file: Option<PathBuf>,
