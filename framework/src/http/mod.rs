@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `/healthz` | 200 while the scheduling loop moves, 503 when it hangs; for health checks |
 //! | `/v1/health` | the state as JSON ([`status::Status`]) |
+//! | `/v1/plans/deploy` | for DC/OS: 200 once everything that this service runs is up, 202 until then |
+//! | `/v1/state/frameworkId` | for DC/OS: `["<id>"]`, or `[]` as long as there is none |
 //! | `/metrics` | [`crate::metrics`] |
 //! | `/artifacts/<sha256>/<name>` | files for Mesos' fetcher and our executors, with Range and ETag |
 //!
@@ -45,6 +47,8 @@ pub fn router(app: App) -> Router {
     Router::new()
         .route("/healthz", get(healthz))
         .route("/v1/health", get(health))
+        .route("/v1/plans/deploy", get(plan))
+        .route("/v1/state/frameworkId", get(framework_id))
         .route("/metrics", get(show_metrics))
         .route("/artifacts/{digest}/{name}", get(artifacts::serve))
         .with_state(app)
@@ -66,6 +70,26 @@ async fn health(State(app): State<App>) -> Response {
         StatusCode::SERVICE_UNAVAILABLE
     };
     (code, axum::Json(status.as_ref().clone())).into_response()
+}
+
+/// The control plane runs when this does; what is left is Mesos.
+async fn plan(State(app): State<App>) -> Response {
+    let status = app.status.borrow().clone();
+    let up = status.connected && status.recovered && status.ended.is_none();
+    let (code, word) = match up {
+        true => (StatusCode::OK, "COMPLETE"),
+        false => (StatusCode::ACCEPTED, "IN_PROGRESS"),
+    };
+    let errors: Vec<&String> = status.problem.iter().chain(&status.ended).collect();
+    let steps = serde_json::json!([]);
+    let phase = serde_json::json!({"id": "framework", "name": "framework", "strategy": "serial", "status": word, "steps": steps});
+    let plan = serde_json::json!({"status": word, "strategy": "serial", "errors": errors, "phases": [phase]});
+    (code, axum::Json(plan)).into_response()
+}
+
+async fn framework_id(State(app): State<App>) -> Response {
+    let ids: Vec<String> = app.status.borrow().framework_id.iter().cloned().collect();
+    axum::Json(ids).into_response()
 }
 
 async fn show_metrics(State(app): State<App>) -> Response {

@@ -3,11 +3,12 @@
 
 use super::app::{App, CheckProtocol};
 use super::parts::check;
-use super::render::{Cluster, RenderError, Size, constraints, one_at_a_time, some};
+use super::render::{Cluster, RenderError, Size, constraints, one_at_a_time, programs, some};
 use crate::install::artifacts::PAYLOAD;
 use crate::options::Options;
 use crate::pki::Component;
-use crate::run::{FrameworkRun, MESOS_SECRET_ENV, Run, Siblings};
+use crate::run::{FrameworkRun, MESOS_SECRET_ENV, Run};
+use crate::universe::command;
 
 /// The program that nodes' executors are.
 const EXECUTOR: &str = "k8sm-executor";
@@ -16,25 +17,34 @@ const GRACE: u32 = 300;
 /// The same where it brings up the rest of the control plane first, which fetches images too.
 const GRACE_OF_ALL: u32 = 900;
 
+/// What the framework's task does.
+pub(super) fn run(cluster: &Cluster<'_>) -> Result<FrameworkRun, RenderError> {
+    Ok(FrameworkRun {
+        api_servers: cluster.api_servers(),
+        port: cluster.options.framework.port,
+        args: arguments(cluster, served(cluster))?,
+    })
+}
+
+/// Whether the framework serves what nodes fetch. As a package's app it does not: Mesos fetches
+/// these from where `resource.json` says.
+fn served(cluster: &Cluster<'_>) -> bool {
+    cluster.options.artifacts.base_url.is_empty() && !cluster.facts.one_app
+}
+
 pub(super) fn app(cluster: &Cluster<'_>) -> Result<App, RenderError> {
     let (options, facts) = (cluster.options, cluster.facts);
     let framework = &options.framework;
-    let served = options.artifacts.base_url.is_empty();
-    let run = Run::Framework(FrameworkRun {
-        api_servers: cluster.api_servers(),
-        port: framework.port,
-        args: arguments(cluster, served)?,
-        siblings: facts.one_app.then(|| Siblings {
-            options: options.changed(),
-        }),
-    });
     let size = Size {
         cpus: framework.cpus,
         mem: framework.mem,
         disk: framework.disk,
     };
-    let mut app = cluster.app(Component::Framework, run, size)?;
-    if served {
+    let mut app = match facts.one_app {
+        true => package_app(cluster, size)?,
+        false => cluster.app(Component::Framework, Run::Framework(run(cluster)?), size)?,
+    };
+    if served(cluster) {
         // Nodes get these from the framework, which therefore has them in its sandbox.
         cluster.fetch(&mut app, EXECUTOR, true)?;
         cluster.fetch(&mut app, PAYLOAD, false)?;
@@ -70,6 +80,23 @@ pub(super) fn app(cluster: &Cluster<'_>) -> Result<App, RenderError> {
         label("DCOS_SERVICE_SCHEME", "http");
         label("DCOS_SERVICE_PORT_INDEX", "0");
     }
+    Ok(app)
+}
+
+/// The app of a DC/OS package. It gets the options as arguments, knows nothing of the choices that
+/// are made when it runs, and has no keys: these it makes, or has made before.
+fn package_app(cluster: &Cluster<'_>, size: Size) -> Result<App, RenderError> {
+    let (options, facts) = (cluster.options, cluster.facts);
+    let mut app = cluster.frame(Component::Framework, size)?;
+    let words = ["./k8sm", "run", "framework"].map(str::to_owned);
+    let args = command::args(options, &facts.kubernetes_version, &facts.artifacts);
+    app.args = Some(words.into_iter().chain(args).collect());
+    cluster.fetch(&mut app, "k8sm", true)?;
+    for program in programs(Component::Framework) {
+        cluster.fetch(&mut app, program, true)?;
+    }
+    // Mustache does not compare: whatever is said counts.
+    app.max_launch_delay_seconds = Some(options.marathon.max_launch_delay);
     Ok(app)
 }
 

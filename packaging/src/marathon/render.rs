@@ -11,7 +11,9 @@ use super::{Facts, PkiDelivery, framework, parts};
 use crate::install::INSTALL_LABEL;
 use crate::options::{Format, Options};
 use crate::pki::Component;
-use crate::run::{PKI_ENV, PKI_FILE, PKI_FILE_ENV, RUN_ENV, RUN_VERSION, Run, RunSpec};
+use crate::run::{
+    FrameworkRun, PKI_ENV, PKI_FILE, PKI_FILE_ENV, RUN_ENV, RUN_VERSION, Run, RunSpec,
+};
 
 /// Label of every app: which component it is.
 pub const COMPONENT_LABEL: &str = "K8SM_COMPONENT";
@@ -103,6 +105,13 @@ pub fn render(options: &Options, facts: &Facts) -> Result<Vec<App>, RenderError>
     Ok(apps)
 }
 
+/// What the framework's task does, for a package's app, which is told the options only and learns
+/// the rest when it runs.
+pub fn framework_run(options: &Options, facts: &Facts) -> Result<FrameworkRun, RenderError> {
+    check(options, facts)?;
+    framework::run(&Cluster { options, facts })
+}
+
 fn check(options: &Options, facts: &Facts) -> Result<(), RenderError> {
     let problems = options.validate();
     if !problems.is_empty() {
@@ -192,6 +201,15 @@ pub fn image(options: &Options, version: &str, component: Component) -> String {
     format!("{repository}/{}:{tag}", image_name(component))
 }
 
+/// Who runs the images; none where apps are plain artifacts.
+pub fn containerizer(options: &Options) -> Option<Containerizer> {
+    match options.images.runtime.as_str() {
+        "mesos_image" => Some(Containerizer::Mesos),
+        "docker" => Some(Containerizer::Docker),
+        _ => None,
+    }
+}
+
 /// What every app is made of.
 pub(super) struct Cluster<'a> {
     pub options: &'a Options,
@@ -224,12 +242,7 @@ impl Cluster<'_> {
     /// An app with everything that all have: programs, configuration, keys, labels.
     pub fn app(&self, component: Component, run: Run, size: Size) -> Result<App, RenderError> {
         let options = self.options;
-        let mut app = App::new(
-            self.id(component)?,
-            size.cpus,
-            size.mem.into(),
-            size.disk.into(),
-        );
+        let mut app = self.frame(component, size)?;
         let mut digests = BTreeMap::new();
         self.command(&mut app, component, &run, &mut digests)?;
         let spec = RunSpec {
@@ -242,12 +255,25 @@ impl Cluster<'_> {
         };
         app.env.insert(RUN_ENV.to_owned(), spec.to_json().into());
         self.keys(&mut app, component)?;
+        app.labels
+            .insert(INSTALL_LABEL.to_owned(), self.facts.install_id.clone());
+        Ok(app)
+    }
+
+    /// An app with what all have besides their programs and keys.
+    pub fn frame(&self, component: Component, size: Size) -> Result<App, RenderError> {
+        let options = self.options;
+        let mut app = App::new(
+            self.id(component)?,
+            size.cpus,
+            size.mem.into(),
+            size.disk.into(),
+        );
         app.user = some(&options.service.user);
         app.role = some(&options.marathon.role);
         let roles = &options.marathon.resource_roles;
         app.accepted_resource_roles = (!roles.is_empty()).then(|| roles.clone());
         app.labels = [
-            (INSTALL_LABEL, self.facts.install_id.clone()),
             (COMPONENT_LABEL, component.to_string()),
             (VERSION_LABEL, self.facts.version.clone()),
             (KUBERNETES_LABEL, self.facts.kubernetes_version.clone()),
@@ -278,29 +304,24 @@ impl Cluster<'_> {
         run: &Run,
         digests: &mut BTreeMap<String, String>,
     ) -> Result<(), RenderError> {
-        let images = &self.options.images;
-        let kind = match images.runtime.as_str() {
-            "mesos_image" => Containerizer::Mesos,
-            "docker" => Containerizer::Docker,
-            _ => {
-                self.fetch(app, "k8sm", true)?;
-                for program in programs(component) {
-                    self.fetch(app, program, true)?;
-                    digests.insert(
-                        (*program).to_owned(),
-                        self.artifact(program)?.sha256.clone(),
-                    );
-                }
-                app.cmd = Some(format!("exec ./k8sm run {}", run.component()));
-                return Ok(());
+        let Some(kind) = containerizer(self.options) else {
+            self.fetch(app, "k8sm", true)?;
+            for program in programs(component) {
+                self.fetch(app, program, true)?;
+                digests.insert(
+                    (*program).to_owned(),
+                    self.artifact(program)?.sha256.clone(),
+                );
             }
+            app.cmd = Some(format!("exec ./k8sm run {}", run.component()));
+            return Ok(());
         };
         app.args = Some(vec!["run".to_owned(), run.component().to_owned()]);
         app.container = Some(Container {
             kind,
             docker: Some(Image {
                 image: image(self.options, &self.facts.version, component),
-                force_pull_image: images.force_pull,
+                force_pull_image: self.options.images.force_pull,
             }),
             volumes: Vec::new(),
         });

@@ -10,7 +10,7 @@ mod spec;
 
 pub use spec::{
     ApiServerRun, ControllerManagerRun, EtcdRun, FrameworkRun, KonnectivityPorts, Member,
-    MemberState, ProxyRun, Run, Siblings,
+    MemberState, ProxyRun, Run,
 };
 
 use std::collections::BTreeMap;

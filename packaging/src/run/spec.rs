@@ -3,7 +3,6 @@
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::options::{Audit, Oidc};
 
@@ -191,14 +190,4 @@ pub struct FrameworkRun {
     /// Its arguments; the kubeconfig, `--listen`, `--advertise` and the secret's file aside, which
     /// are known in its task only.
     pub args: Vec<String>,
-    /// The rest of the control plane, when this app brings it up: the DC/OS package.
-    pub siblings: Option<Siblings>,
-}
-
-/// What the framework's app needs to bring up the rest of the control plane.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Siblings {
-    /// The options that are not at their defaults.
-    pub options: Value,
 }
