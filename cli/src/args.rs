@@ -1,5 +1,6 @@
 //! The command line.
 
+mod images;
 mod install;
 
 use std::net::IpAddr;
@@ -9,6 +10,10 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::instance::{DEFAULT_API_PORT, DEFAULT_MESOS_PORT, DEFAULT_RUN_ROOT, DEFAULT_STATE_DIR};
 
+pub use images::{
+    Images, ImagesBuild, ImagesCommand, ImagesFrom, ImagesList, ImagesPull, ImagesPush, ImagesSave,
+    ManifestFormat, RegistryAccess,
+};
 pub use install::{
     ArtifactsSource, Backup, Certs, CertsCommand, Completion, Doctor, Install, KubeconfigArgs, Man,
     Manner, OptionsArgs, Render, Restore, Said, Shape, Uninstall, Upgrade, Which,
@@ -96,6 +101,13 @@ pub enum Command {
     Man(Man),
     /// Writes or serves the files that agents and Marathon's apps fetch
     Artifacts(crate::args::Artifacts),
+    /// Builds, lists, saves, pushes and pulls the images of a cluster's programs
+    Images(Images),
+    /// Builds, checks, renders and serves the DC/OS package
+    Package(crate::package::PackageArgs),
+    /// What `dcos kubernetes` calls
+    #[command(hide = true)]
+    Kubernetes(crate::dcos_plugin::PluginArgs),
     /// Runs a component of the control plane: the command of the Marathon apps
     Run(RunArgs),
     /// Builds, lists and finds the upstream programs
@@ -241,9 +253,9 @@ pub struct Start {
     /// Which cluster, when it is an installed one
     #[command(flatten)]
     pub which: Which,
-    /// How long to wait for the cluster, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
-    pub timeout: u64,
+    /// How it is started
+    #[command(flatten)]
+    pub manner: Manner,
 }
 
 /// Arguments of `k8sm down`.
@@ -371,8 +383,15 @@ pub enum RunComponent {
     ControllerManager,
     /// The front door
     Proxy,
-    /// The framework
-    Framework,
+    /// The framework; with arguments, which only the DC/OS package's app has, the rest of the
+    /// control plane before it
+    Framework {
+        /// Options and places of programs, as the package's template writes them.
+        #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Says over HTTP what a task sees on its agent
+    Probe,
     /// Becomes a program that ends with its parent
     #[command(hide = true)]
     Exec {
@@ -401,6 +420,8 @@ pub enum DevCommand {
     Mesos(Box<devcluster::cli::Args>),
     /// Runs a Marathon: apps on a Mesos, of the devcluster or any other
     Marathon(Box<devcluster::marathon::cli::Args>),
+    /// Puts what DC/OS has before a Marathon: Cosmos, the admin router's paths, service accounts
+    Dcos(Box<devcluster::dcos::cli::Args>),
     /// Keeps the processes of an instance running; started by `up`
     #[command(hide = true)]
     Supervise,

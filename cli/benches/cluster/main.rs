@@ -11,10 +11,12 @@
 //! | [`pods`] | start of one pod, and of many at once |
 //! | [`new_node`] | the first pod on an agent without a node |
 //! | [`memory`] | executor and guard |
+//! | [`install`] | an installation by Marathon, and its processes killed |
 //!
 //! The framework alone, with a thousand agents, is `framework/benches/scale`.
 
 mod cluster;
+mod install;
 mod memory;
 mod new_node;
 mod pods;
@@ -43,7 +45,7 @@ struct Options {
     /// Minutes that those run before memory is looked at
     #[arg(long, default_value_t = 10.0)]
     minutes: f64,
-    /// Only these parts: up, pairs, burst, memory, new-node
+    /// Only these parts: up, pairs, burst, memory, new-node, install
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Fail when a goal is missed
@@ -95,6 +97,9 @@ async fn measure(options: &Options, rows: &mut Vec<Row>) -> Result<()> {
         let row = new_node::measure(&cluster).await;
         cluster.down()?;
         rows.push(row?);
+    }
+    if options.wants("install") {
+        rows.extend(install::measure().await?);
     }
     Ok(())
 }

@@ -119,6 +119,9 @@ pub struct Install {
     /// Artifacts
     #[command(flatten)]
     pub artifacts: ArtifactsSource,
+    /// Do not look at the agents with a short task on each
+    #[arg(long)]
+    pub no_probe: bool,
     /// Wait until this many nodes are ready [default: nodes.min]
     #[arg(long, value_name = "N")]
     pub wait_nodes: Option<u32>,
@@ -139,6 +142,16 @@ pub struct Upgrade {
     /// Artifacts
     #[command(flatten)]
     pub artifacts: ArtifactsSource,
+    /// Let the upgrade that is under way stop after the step that it is at
+    #[arg(long, conflicts_with_all = ["files", "sets", "resume", "dry_run"])]
+    pub pause: bool,
+    /// Go on with an upgrade that was paused or interrupted
+    #[arg(long)]
+    pub resume: bool,
+    /// Replace this member of etcd, whose agent or data is lost: etcd-N begins anew, on its agent
+    /// if that is still there, else on another
+    #[arg(long, value_name = "N")]
+    pub replace_member: Option<u8>,
     /// When a step fails, leave everything as it is, instead of going back to what was before
     #[arg(long)]
     pub no_rollback: bool,

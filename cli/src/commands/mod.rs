@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod down;
+mod images;
 mod installed;
 mod kubectl;
 mod logs;
@@ -11,7 +12,7 @@ mod up;
 
 use std::process::ExitCode;
 
-use crate::args::{Args, Command, DevCommand, RunComponent};
+use crate::args::{Args, Command, DevCommand, Manner, RunComponent};
 use crate::error::Error;
 use crate::instance::{Paths, Settings};
 use crate::supervise;
@@ -25,12 +26,16 @@ pub fn run(args: Args) -> Result<ExitCode, Error> {
     match &args.command {
         Command::Up(up) => up::run(&paths, up).map(|()| done),
         Command::Start(start) => match installed::selected(&args, &start.which)? {
-            Some(_) => installed::start(dir, &start.which, start.timeout).map(|()| done),
-            None => up::start(&paths, start).map(|()| done),
+            Some(_) => installed::start(dir, &start.which, &start.manner).map(|()| done),
+            None => not_dry(&start.manner)
+                .and_then(|()| up::start(&paths, start))
+                .map(|()| done),
         },
         Command::Stop(stop) => match installed::selected(&args, &stop.which)? {
             Some(_) => installed::stop(dir, &stop.which, &stop.manner).map(|()| done),
-            None => down::stop(&paths).map(|()| done),
+            None => not_dry(&stop.manner)
+                .and_then(|()| down::stop(&paths))
+                .map(|()| done),
         },
         Command::Down(down) => down::run(&paths, down).map(|()| done),
         Command::Status(status) => match installed::selected(&args, &status.which)? {
@@ -53,6 +58,9 @@ pub fn run(args: Args) -> Result<ExitCode, Error> {
         Command::Completion(completion) => installed::completion(completion).map(|()| done),
         Command::Man(man) => installed::man(man).map(|()| done),
         Command::Artifacts(args) => artifacts::run(&args.command).map(|()| done),
+        Command::Images(args) => images::run(&args.command).map(|()| done),
+        Command::Package(args) => Ok(crate::package::run(args).map(|()| done)?),
+        Command::Kubernetes(args) => print(&crate::dcos_plugin::run(args)?).map(|()| done),
         Command::Run(args) => run_component(args.component.clone()),
         Command::Upstream(args) => Ok(crate::upstream::cmd::run(args).map(|()| done)?),
         Command::Dev(_) => match args.command {
@@ -70,6 +78,8 @@ fn develop(paths: &Paths, dev: crate::args::Dev) -> Result<(), Error> {
             .map_err(|error| Error::Mesos(format!("{error:#}"))),
         DevCommand::Marathon(args) => devcluster::marathon::cli::run(*args)
             .map_err(|error| Error::Mesos(format!("{error:#}"))),
+        DevCommand::Dcos(args) => devcluster::dcos::cli::run(*args)
+            .map_err(|error| Error::Mesos(format!("{error:#}"))),
         DevCommand::Supervise => {
             let settings = settings(paths)?;
             Ok(supervise::run(paths, &settings.id)?)
@@ -78,13 +88,25 @@ fn develop(paths: &Paths, dev: crate::args::Dev) -> Result<(), Error> {
 }
 
 /// `k8sm run`.
+/// The cluster of this machine is stopped and started without a plan that could be shown.
+fn not_dry(manner: &Manner) -> Result<(), Error> {
+    match manner.dry_run {
+        false => Ok(()),
+        true => Err(Error::Usage(
+            "--dry-run is for an installed cluster: name it with --name or --state-dir".to_owned(),
+        )),
+    }
+}
+
 fn run_component(component: RunComponent) -> Result<ExitCode, Error> {
     let name = match component {
         RunComponent::Etcd => "etcd",
         RunComponent::Apiserver => "apiserver",
         RunComponent::ControllerManager => "controller-manager",
         RunComponent::Proxy => "proxy",
-        RunComponent::Framework => "framework",
+        RunComponent::Framework { args } if args.is_empty() => "framework",
+        RunComponent::Framework { args } => return Ok(crate::run::run_package(&args)?),
+        RunComponent::Probe => return Ok(crate::run::run_probe()?),
         RunComponent::Exec {
             parent,
             program,

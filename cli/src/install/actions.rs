@@ -8,6 +8,7 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use packaging::addons::{Addons, coredns, konnectivity};
 use packaging::cidr::Cidr;
 use packaging::install::judge::Standing;
+use packaging::install::leftovers::reserved_for;
 use packaging::install::plan::{Action, Part, group};
 use packaging::kubeconfig::{Kubeconfig, Source};
 use packaging::options::Options;
@@ -15,12 +16,14 @@ use packaging::pki::{Authority, Name, Pki};
 use serde_json::json;
 
 use super::work::Work;
-use super::{Error, Phase, etcd, keys};
+use super::{Error, Phase, etcd, keys, members};
 use crate::cluster::api::{Cluster, node_is_ready};
 use crate::cluster::{prepare, teardown};
 
 /// How long pods get to end, beside their own grace.
 const PODS_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a list may take.
+const API_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How an action went.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +55,8 @@ pub async fn act(work: &mut Work<'_>, action: &Action) -> Result<Outcome, Error>
         Action::Nodes(wanted) => nodes(work, *wanted).await,
         Action::Snapshot => snapshot(work).await,
         Action::Quorum => quorum(work).await,
+        Action::RemoveMember(number) => members::remove(work, *number).await,
+        Action::AddMember(number) => members::add(work, *number).await,
         Action::EndPods => end_pods(work).await,
         Action::Teardown => remove_framework(work).await,
         Action::ForgetFramework => forget_framework(work).await,
@@ -264,12 +269,18 @@ async fn end_pods(work: &mut Work<'_>) -> Result<Outcome, Error> {
             "no API server answers; they end with their nodes".to_owned(),
         ));
     };
+    // An API server without etcd answers some questions, and is silent at others.
+    let Ok(Ok(nodes)) = tokio::time::timeout(API_PATIENCE, cluster.nodes()).await else {
+        return Ok(Outcome::Done(
+            "the API does not say which there are; they end with their nodes".to_owned(),
+        ));
+    };
     if let Some(id) = teardown::framework_id(&cluster, &work.record.name).await? {
         work.record.framework_id = Some(id);
         work.home.write(work.record)?;
     }
     let api: Api<Node> = Api::all(cluster.client());
-    for node in cluster.nodes().await? {
+    for node in nodes {
         // Nothing new on them, whoever may still ask for it.
         let name = node.metadata.name.unwrap_or_default();
         let cordon = json!({"spec": {"unschedulable": true}});
@@ -420,13 +431,24 @@ async fn verify_gone(work: &mut Work<'_>) -> Result<Outcome, Error> {
     let tasks = work.site.mesos.tasks().await?;
     let tasks: Vec<String> = tasks
         .into_iter()
-        .map(|(_, task)| task)
+        .map(|task| task.name)
         .filter(|task| *task == name || task.ends_with(&suffix))
         .collect();
     if !tasks.is_empty() {
         return Ok(Outcome::NotYet(format!(
             "tasks are ending: {}",
             tasks.join(", ")
+        )));
+    }
+    let reserved = work.site.mesos.reserved().await?;
+    let reserved: Vec<String> = reserved_for(&name, &reserved)
+        .filter(|_| !kept)
+        .map(ToString::to_string)
+        .collect();
+    if !reserved.is_empty() {
+        return Ok(Outcome::NotYet(format!(
+            "Mesos still holds {}",
+            reserved.join(", ")
         )));
     }
     done()
@@ -438,6 +460,7 @@ fn complete(work: &mut Work<'_>) -> Result<Outcome, Error> {
         End::Phase(phase) => {
             work.record.phase = phase;
             work.record.before = None;
+            work.record.replacing = None;
             work.home.write(work.record)?;
         }
     }

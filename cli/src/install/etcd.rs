@@ -8,6 +8,7 @@ use packaging::files::make_dir;
 use packaging::install::preflight::Choice;
 use packaging::options::Options;
 use packaging::pki::{Authority, Name, Pki};
+use serde::Deserialize;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
@@ -53,16 +54,6 @@ pub enum Error {
     /// The disk.
     #[error(transparent)]
     File(#[from] packaging::files::Error),
-    /// The disk.
-    #[error("{action} {path}: {source}", path = .path.display())]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// Where.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
     /// There is no etcd of ours.
     #[error("etcd is external: save it with its own tools")]
     External,
@@ -82,6 +73,28 @@ pub fn endpoints(options: &Options, choice: &Choice) -> Vec<String> {
         .iter()
         .map(|h| format!("https://{}:{}", h.address, options.etcd.client_port))
         .collect()
+}
+
+#[derive(Debug, Deserialize)]
+struct List {
+    members: Vec<Listed>,
+}
+
+/// A member as etcd knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Listed {
+    /// Its id.
+    #[serde(rename = "ID")]
+    pub id: u64,
+    /// Its name; empty until it has started.
+    #[serde(default)]
+    pub name: String,
+    /// Where the others reach it.
+    #[serde(default, rename = "peerURLs")]
+    pub peer_urls: Vec<String>,
+    /// Where clients reach it; none until it has started.
+    #[serde(default, rename = "clientURLs")]
+    pub client_urls: Vec<String>,
 }
 
 /// A name for a snapshot of now.
@@ -165,18 +178,71 @@ impl Ctl {
         })
     }
 
+    /// The same without one of the members.
+    #[must_use]
+    pub fn without(mut self, endpoint: &str) -> Self {
+        self.endpoints.retain(|e| e != endpoint);
+        self
+    }
+
+    /// One that asks nobody.
+    #[cfg(test)]
+    pub(super) fn nowhere() -> Self {
+        Self {
+            program: PathBuf::new(),
+            args: Vec::new(),
+            endpoints: Vec::new(),
+        }
+    }
+
+    /// The members as etcd knows them.
+    pub async fn members(&self) -> Result<Vec<Listed>, Error> {
+        let what = "list the members of etcd";
+        let args = ["member", "list", "--write-out=json"];
+        let text = self
+            .call(what, &self.endpoints.join(","), &args, PATIENCE)
+            .await?;
+        let list: List = serde_json::from_str(&text).map_err(|e| Error::Failed {
+            what,
+            output: e.to_string(),
+        })?;
+        Ok(list.members)
+    }
+
+    /// Removes a member.
+    pub async fn remove(&self, id: u64) -> Result<(), Error> {
+        let (what, id) = ("remove a member of etcd", format!("{id:x}"));
+        let args = ["member", "remove", id.as_str()];
+        let all = self.endpoints.join(",");
+        self.call(what, &all, &args, PATIENCE).await.map(drop)
+    }
+
+    /// Adds a member, which then may start without data.
+    pub async fn add(&self, name: &str, peer_url: &str) -> Result<(), Error> {
+        let url = format!("--peer-urls={peer_url}");
+        let args = ["member", "add", name, url.as_str()];
+        let all = self.endpoints.join(",");
+        let what = "add a member to etcd";
+        self.call(what, &all, &args, PATIENCE).await.map(drop)
+    }
+
+    /// Whether a member answers and has a leader.
+    pub async fn answers(&self, endpoint: &str) -> Result<bool, Error> {
+        let args = ["endpoint", "health"];
+        let what = "ask etcd for its health";
+        match self.call(what, endpoint, &args, PATIENCE).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.retryable() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Members that do not answer or have no leader.
     pub async fn unhealthy(&self) -> Result<Vec<String>, Error> {
         let mut bad = Vec::new();
         for endpoint in &self.endpoints {
-            let args = ["endpoint", "health"];
-            match self
-                .call("ask etcd for its health", endpoint, &args, PATIENCE)
-                .await
-            {
-                Ok(_) => {}
-                Err(error) if error.retryable() => bad.push(endpoint.clone()),
-                Err(error) => return Err(error),
+            if !self.answers(endpoint).await? {
+                bad.push(endpoint.clone());
             }
         }
         Ok(bad)
@@ -185,14 +251,6 @@ impl Ctl {
     /// Saves the store into a file, from the first member that gives it; returns its size. The
     /// file appears whole.
     pub async fn snapshot(&self, path: &Path) -> Result<u64, Error> {
-        let io = |action: &'static str| {
-            let path = path.to_owned();
-            move |source| Error::Io {
-                action,
-                path,
-                source,
-            }
-        };
         if let Some(dir) = path.parent() {
             make_dir(dir, 0o700)?;
         }
@@ -206,9 +264,12 @@ impl Ctl {
             let what = "take a snapshot of etcd";
             match self.call(what, endpoint, &args, SNAPSHOT_PATIENCE).await {
                 Ok(_) => {
-                    let size = std::fs::metadata(&half).map_err(io("read"))?.len();
-                    std::fs::rename(&half, path).map_err(io("rename"))?;
-                    return Ok(size);
+                    let size = std::fs::metadata(&half)
+                        .and_then(|about| std::fs::rename(&half, path).map(|()| about.len()));
+                    return Ok(size.map_err(|source| packaging::files::Error::Write {
+                        path: path.to_owned(),
+                        source,
+                    })?);
                 }
                 Err(error) => last = error,
             }

@@ -7,12 +7,15 @@ use mesos::http::{ClientConfig, Credentials, Secret, SecretSource};
 use mesos::master::MasterUrl;
 use mesos::operator::OperatorClient;
 use mesos::pb;
+use packaging::install::leftovers::{Reserved, TaskSeen};
 use packaging::install::preflight::{Agent, FrameworkSeen};
 
 use super::Error;
 
 /// How long the master may take to be found and to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Label by which Marathon knows what it has reserved.
+const MARATHON_INSTANCE: &str = "marathon_task_id";
 
 /// Mesos' masters.
 #[derive(Debug, Clone)]
@@ -22,16 +25,18 @@ pub struct MesosView {
 
 /// Credentials from the environment: `K8SM_MESOS_PRINCIPAL` and `K8SM_MESOS_SECRET`. Never from
 /// arguments, which every user of the machine sees.
+pub(super) fn password() -> Option<(String, String)> {
+    let variable = |name: &str| std::env::var(name).ok();
+    variable("K8SM_MESOS_PRINCIPAL").zip(variable("K8SM_MESOS_SECRET"))
+}
+
 fn credentials() -> Credentials {
-    match (
-        std::env::var("K8SM_MESOS_PRINCIPAL"),
-        std::env::var("K8SM_MESOS_SECRET"),
-    ) {
-        (Ok(principal), Ok(secret)) => Credentials::Basic {
+    match password() {
+        Some((principal, secret)) => Credentials::Basic {
             principal,
             secret: SecretSource::Value(Secret::new(secret)),
         },
-        _ => Credentials::None,
+        None => Credentials::None,
     }
 }
 
@@ -101,6 +106,18 @@ impl MesosView {
         Ok(agents.iter().map(|a| agent(a, marathon_role)).collect())
     }
 
+    /// Host names of its agents, and where their API is, `address:port`.
+    pub async fn endpoints(&self) -> Result<Vec<(String, String)>, Error> {
+        let action = "list Mesos' agents";
+        let response = self.get(action, pb::master::call::Type::GetAgents).await?;
+        let agents = response.get_agents.unwrap_or_default().agents;
+        let endpoint = |pid: &str| pid.rsplit_once('@').map(|(_, e)| e.to_owned());
+        Ok(agents
+            .into_iter()
+            .filter_map(|a| Some((a.agent_info.hostname, endpoint(a.pid.as_deref()?)?)))
+            .collect())
+    }
+
     /// Its frameworks that are registered.
     pub async fn frameworks(&self) -> Result<Vec<FrameworkSeen>, Error> {
         let action = "list Mesos' frameworks";
@@ -117,15 +134,43 @@ impl MesosView {
             .collect())
     }
 
-    /// Names of tasks that have not ended.
-    pub async fn tasks(&self) -> Result<Vec<(String, String)>, Error> {
+    /// What is reserved at run time.
+    pub async fn reserved(&self) -> Result<Vec<Reserved>, Error> {
+        let action = "list what is reserved on Mesos' agents";
+        let response = self.get(action, pb::master::call::Type::GetAgents).await?;
+        let agents = response.get_agents.unwrap_or_default().agents;
+        Ok(agents.iter().flat_map(reserved_on).collect())
+    }
+
+    /// Ids of the offers that a framework holds.
+    pub async fn offers(&self, framework: &str) -> Result<Vec<String>, Error> {
+        let action = "list the offers of Mesos' frameworks";
+        let what = pb::master::call::Type::GetFrameworks;
+        let response = self.get(action, what).await?;
+        let frameworks = response.get_frameworks.unwrap_or_default().frameworks;
+        let of = |f: &pb::master::response::get_frameworks::Framework| {
+            f.framework_info
+                .id
+                .as_ref()
+                .is_some_and(|id| id.value == framework)
+        };
+        let offers = frameworks.into_iter().filter(of).flat_map(|f| f.offers);
+        Ok(offers.map(|o| o.id.value).collect())
+    }
+
+    /// Tasks that have not ended.
+    pub async fn tasks(&self) -> Result<Vec<TaskSeen>, Error> {
         let action = "list Mesos' tasks";
         let response = self.get(action, pb::master::call::Type::GetTasks).await?;
         let tasks = response.get_tasks.unwrap_or_default();
         Ok(tasks
             .tasks
             .into_iter()
-            .map(|t| (t.framework_id.value, t.name))
+            .map(|t| TaskSeen {
+                framework: t.framework_id.value,
+                id: t.task_id.value,
+                name: t.name,
+            })
             .collect())
     }
 
@@ -144,6 +189,32 @@ impl MesosView {
             .await
             .map(drop)
     }
+}
+
+/// What is reserved at run time on an agent.
+fn reserved_on(
+    found: &pb::master::response::get_agents::Agent,
+) -> impl Iterator<Item = Reserved> + use<'_> {
+    let dynamic = pb::resource::reservation_info::Type::Dynamic;
+    found.total_resources.iter().filter_map(move |resource| {
+        let reservation = resource.reservations.last()?;
+        if reservation.r#type != Some(dynamic.into()) {
+            return None;
+        }
+        let labels = reservation.labels.iter().flat_map(|l| &l.labels);
+        let instance = labels
+            .filter(|l| l.key == MARATHON_INSTANCE)
+            .find_map(|l| l.value.clone());
+        let persistence = resource.disk.as_ref().and_then(|d| d.persistence.as_ref());
+        let amount = resource.scalar.as_ref().map_or(0.0, |s| s.value);
+        Some(Reserved {
+            agent: found.agent_info.hostname.clone(),
+            role: reservation.role.clone().unwrap_or_default(),
+            what: format!("{} {amount}", resource.name),
+            volume: persistence.map(|p| p.id.clone()),
+            instance,
+        })
+    })
 }
 
 fn agent(found: &pb::master::response::get_agents::Agent, marathon_role: Option<&str>) -> Agent {

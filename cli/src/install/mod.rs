@@ -6,6 +6,9 @@
 //! |---|---|
 //! | [`record`] | what this machine knows of an installation |
 //! | [`mesos_view`] | agents, frameworks and versions |
+//! | `members` | a member of etcd is replaced |
+//! | [`probe`] | what every agent says about itself |
+//! | [`sandboxes`] | what tasks said |
 //! | [`site`] | Marathon, Mesos and the record together: what was found |
 //! | [`keys`] | certificates, and what each app gets of them |
 //! | [`render`] | options, choices and keys -> apps |
@@ -16,9 +19,12 @@
 pub mod actions;
 pub mod etcd;
 pub mod keys;
+mod members;
 pub mod mesos_view;
+pub mod probe;
 pub mod record;
 pub mod render;
+pub mod sandboxes;
 pub mod site;
 pub mod work;
 
@@ -118,6 +124,9 @@ pub enum Error {
     /// Something is missing on the command line.
     #[error("{0}")]
     Usage(String),
+    /// Somebody asked for it.
+    #[error("paused before: {0}; `k8sm upgrade --resume` goes on")]
+    Paused(String),
     /// Ctrl-C.
     #[error("interrupted; run the same command again to go on")]
     Interrupted,
@@ -129,6 +138,23 @@ pub enum Error {
 fn listed(findings: &[Finding]) -> String {
     let lines: Vec<String> = findings.iter().map(|f| format!("  - {f}")).collect();
     lines.join("\n")
+}
+
+/// Apps that remove what members of etcd leave in directories of their agents. They run there
+/// until they have done it, and are deleted then.
+pub(crate) fn wipes(record: &Record) -> Result<Vec<packaging::install::plan::Wanted>, Error> {
+    use packaging::marathon::EtcdStorage;
+    if record.choice.etcd_storage != EtcdStorage::HostPath {
+        return Ok(Vec::new());
+    }
+    let options = record.parsed_options()?;
+    let hosts = record.choice.etcd_hosts.iter().map(|h| h.hostname.as_str());
+    Ok(packaging::install::plan::wipes(
+        &record.name,
+        &record.id,
+        &options.etcd.host_path,
+        &hosts.collect::<Vec<_>>(),
+    ))
 }
 
 impl Error {

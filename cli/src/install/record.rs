@@ -8,13 +8,16 @@
 //! | `kubeconfig` | for people |
 //! | `config/super-admin.kubeconfig` | for this program |
 //! | `backups/` | snapshots of etcd |
+//! | `pause` | an upgrade that is under way shall stop between two steps |
 //! | `lock` | held by a command that changes something |
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use packaging::files::{SECRET, make_dir, read_optional, write_atomic};
 use packaging::install::artifacts::Manifest;
 use packaging::install::preflight::Choice;
+use packaging::run::MemberState;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -34,6 +37,8 @@ pub const FIRST_START_SECONDS: u64 = 24 * 3600;
 pub enum Phase {
     /// `install` has begun.
     Installing,
+    /// `restore` has begun, and members of etcd may not have the snapshot's content yet.
+    Restoring,
     /// It is complete.
     Installed,
     /// `upgrade` has begun.
@@ -75,6 +80,12 @@ pub struct Record {
     pub artifacts_url: String,
     /// Their list.
     pub artifacts: Manifest,
+    /// How members of etcd begin that have been replaced, by their numbers.
+    #[serde(default)]
+    pub etcd_states: BTreeMap<u8, MemberState>,
+    /// The member of etcd that is being replaced.
+    #[serde(default)]
+    pub replacing: Option<Replacing>,
     /// The framework's id in Mesos, once it is known.
     #[serde(default)]
     pub framework_id: Option<String>,
@@ -83,11 +94,22 @@ pub struct Record {
     pub before: Option<Box<Before>>,
 }
 
+/// A member of etcd that is being replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replacing {
+    /// Its number.
+    pub number: u8,
+    /// Whether it stays on its agent, where something of its old data may be left.
+    pub same_agent: bool,
+}
+
 /// What an upgrade began with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Before {
     /// The options.
     pub options: Value,
+    /// What was chosen.
+    pub choice: Choice,
     /// Where the artifacts were served.
     pub artifacts_url: String,
     /// Their list.
@@ -193,6 +215,34 @@ impl Home {
         serde_json::from_value(value)
             .map(Some)
             .map_err(|e| damaged(e.to_string()))
+    }
+
+    /// Reads the record, which must be there.
+    pub fn existing(&self) -> Result<Record, Error> {
+        self.read()?.ok_or_else(|| Error::None(self.dir.clone()))
+    }
+
+    fn pause(&self) -> PathBuf {
+        self.dir.join("pause")
+    }
+
+    /// Whether the command that is under way shall stop between two steps.
+    pub fn pause_is_asked(&self) -> bool {
+        self.pause().exists()
+    }
+
+    /// Asks for that, or takes it back.
+    pub fn ask_pause(&self, wanted: bool) -> Result<(), Error> {
+        let path = self.pause();
+        if wanted {
+            return Ok(write_atomic(&path, b"", SECRET)?);
+        }
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("remove", &path)(e))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Writes the record. Mesos' address may hold a password, so nobody else may read it.

@@ -6,13 +6,27 @@ use packaging::install::artifacts::Manifest;
 use packaging::install::plan::Wanted;
 use packaging::install::preflight::{Choice, version};
 use packaging::marathon::{App, Artifact, Facts, PkiDelivery, lint, render};
-use packaging::options::Options;
+use packaging::run::MemberState;
 
 use super::{Error, Home, Record, Site, keys};
 
 /// What the renderer has to know.
-pub fn facts(record: &Record, site: &Site, delivery: PkiDelivery) -> Result<Facts, Error> {
+///
+/// With a `snapshot` etcd's members begin with it.
+pub(crate) fn facts(
+    record: &Record,
+    site: &Site,
+    delivery: PkiDelivery,
+    snapshot: Option<&Artifact>,
+) -> Result<Facts, Error> {
     let choice: &Choice = &record.choice;
+    let states = match snapshot {
+        None => record.etcd_states.clone(),
+        Some(_) => (0_u8..)
+            .zip(&choice.etcd_hosts)
+            .map(|(number, _)| (number, MemberState::Restore))
+            .collect(),
+    };
     Ok(Facts {
         install_id: record.id.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -21,9 +35,9 @@ pub fn facts(record: &Record, site: &Site, delivery: PkiDelivery) -> Result<Fact
         mesos_master: site.master.clone(),
         etcd_hosts: choice.etcd_hosts.clone(),
         etcd_storage: choice.etcd_storage,
-        etcd_states: BTreeMap::new(),
+        etcd_states: states,
         etcd_form_until: Some(record.first_start_until),
-        etcd_snapshot: None,
+        etcd_snapshot: snapshot.cloned(),
         api_hosts: choice.api_hosts.clone(),
         pki: delivery,
         artifacts: artifacts(&record.artifacts, &record.artifacts_url)?,
@@ -54,10 +68,19 @@ pub fn artifacts(list: &Manifest, base: &str) -> Result<BTreeMap<String, Artifac
 }
 
 /// The apps of an installation. What Marathon would refuse is found here.
-pub fn apps(home: &Home, record: &Record, site: &Site) -> Result<(Options, Vec<App>), Error> {
+pub fn apps(home: &Home, record: &Record, site: &Site) -> Result<Vec<App>, Error> {
+    checked(home, record, site, None)
+}
+
+fn checked(
+    home: &Home,
+    record: &Record,
+    site: &Site,
+    snapshot: Option<&Artifact>,
+) -> Result<Vec<App>, Error> {
     let options = record.parsed_options()?;
     let delivery = keys::delivery(home, &options, &record.choice)?;
-    let apps = render(&options, &facts(record, site, delivery)?)?;
+    let apps = render(&options, &facts(record, site, delivery, snapshot)?)?;
     let findings = lint(&apps);
     if !findings.is_empty() {
         let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
@@ -66,11 +89,22 @@ pub fn apps(home: &Home, record: &Record, site: &Site) -> Result<(Options, Vec<A
             lines.join("\n")
         )));
     }
-    Ok((options, apps))
+    Ok(apps)
 }
 
-/// The apps as the plan compares them.
-pub fn wanted(apps: &[App]) -> Result<Vec<Wanted>, Error> {
+/// The apps of an installation as the plan compares them. With a `snapshot` etcd's members begin
+/// with it.
+pub fn wanted(
+    home: &Home,
+    record: &Record,
+    site: &Site,
+    snapshot: Option<&Artifact>,
+) -> Result<Vec<Wanted>, Error> {
+    as_wanted(&checked(home, record, site, snapshot)?)
+}
+
+/// Apps as the plan compares them.
+pub(crate) fn as_wanted(apps: &[App]) -> Result<Vec<Wanted>, Error> {
     apps.iter()
         .map(|app| {
             let definition = serde_json::to_value(app)

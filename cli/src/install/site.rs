@@ -32,10 +32,20 @@ impl Site {
         ca: Option<PathBuf>,
         mesos: Option<&str>,
     ) -> Result<Self, Error> {
+        Self::connect_as(url, ca, mesos, Credentials::from_env()).await
+    }
+
+    /// The same for one who is known to Marathon by these credentials.
+    pub async fn connect_as(
+        url: &str,
+        ca: Option<PathBuf>,
+        mesos: Option<&str>,
+        credentials: Credentials,
+    ) -> Result<Self, Error> {
         let marathon = Client::new(&marathon::Config {
             url: url.to_owned(),
             ca,
-            credentials: Credentials::from_env(),
+            credentials,
         })?;
         let info = marathon.info().await?;
         let said = info.marathon_config.master.clone().unwrap_or_default();
@@ -54,10 +64,15 @@ impl Site {
         })
     }
 
-    /// The cluster's apps.
-    pub async fn world(&self, name: &str) -> Result<World, Error> {
+    /// The cluster's apps with their tasks.
+    pub async fn apps(&self, name: &str) -> Result<Vec<AppState>, Error> {
         let (framework, below) = (format!("/{name}"), group(name));
-        let apps = self.marathon.apps_below(&[&framework, &below]).await?;
+        Ok(self.marathon.apps_below(&[&framework, &below]).await?)
+    }
+
+    /// What decides about the cluster's apps.
+    pub async fn world(&self, name: &str) -> Result<World, Error> {
+        let apps = self.apps(name).await?;
         let mut queue = Vec::new();
         if apps.iter().any(|app| app.running < app.instances) {
             queue = self.marathon.queue().await?;

@@ -7,7 +7,7 @@ use packaging::install::plan::{Action, Step, Wanted};
 use serde_json::json;
 
 use super::actions::{self, Outcome};
-use super::{Error, Home, Record, Site};
+use super::{Error, Home, Phase, Record, Site};
 use crate::progress::{Progress, Step as Shown};
 
 /// What a command works on.
@@ -37,17 +37,49 @@ impl Work<'_> {
         let mut machine = Machine::new(&self.record.id, self.wanted, steps, limits);
         let mut shown: Option<Shown> = None;
         let mut turn: Turn = machine.begin(begun.elapsed());
+        let mut at = machine.position();
         loop {
+            let goes_on = !matches!(turn.effect, Effect::Finish | Effect::Fail(_));
+            if machine.position() != at && goes_on && self.is_to_pause() {
+                // The step that was under way is done; the note about the next one is not shown.
+                for note in turn.notes.drain(..).filter(|n| matches!(n, Note::Done(_))) {
+                    self.show(note, &mut shown);
+                }
+                return Err(Error::Paused(machine.name()));
+            }
+            at = machine.position();
             for note in turn.notes.drain(..) {
                 self.show(note, &mut shown);
             }
             let event = match turn.effect {
                 Effect::Finish => return Ok(()),
-                Effect::Fail(failure) => return Err(failure.into()),
+                Effect::Fail(failure) => {
+                    self.last_words().await;
+                    return Err(failure.into());
+                }
                 effect => self.answer(effect).await,
             };
             turn = machine.step(begun.elapsed(), event);
         }
+    }
+
+    /// Shows what the tasks said that failed.
+    async fn last_words(&self) {
+        /// So much of it.
+        const BYTES: u64 = 1500;
+        let words = super::sandboxes::last_words(self.site, &self.record.name, BYTES).await;
+        for (app, text) in words {
+            self.progress
+                .note(&format!("the last task of {app} that failed said:"));
+            for line in text.lines() {
+                self.progress.note(&format!("  | {line}"));
+            }
+        }
+    }
+
+    /// Only upgrades pause.
+    fn is_to_pause(&self) -> bool {
+        self.record.phase == Phase::Upgrading && self.home.pause_is_asked()
     }
 
     fn show(&self, note: Note, shown: &mut Option<Shown>) {

@@ -196,6 +196,8 @@ pub struct TaskFailure {
     pub state: String,
     /// When, RFC 3339.
     pub timestamp: String,
+    /// Which task.
+    pub task_id: String,
     /// The app's version that failed.
     pub version: String,
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::offered::Machine;
 use super::{Cgroups, TakenPort};
 use crate::instance::{Paths, is_free};
 use crate::procfs;
@@ -49,6 +50,10 @@ pub struct Facts {
     pub foreign_kube_proxy: bool,
     /// The address that nodes will use.
     pub address: Option<IpAddr>,
+    /// What each agent is told to offer.
+    pub resources: Option<String>,
+    /// What the machine has.
+    pub machine: Machine,
 }
 
 /// What an instance asks of its machine.
@@ -62,6 +67,8 @@ pub struct Wanted<'a> {
     pub host_network: bool,
     /// The address that nodes will use.
     pub address: Option<IpAddr>,
+    /// What each agent is told to offer.
+    pub resources: Option<String>,
     /// Whether the instance has run before: its own tables are no surprise then.
     pub exists: bool,
 }
@@ -69,10 +76,6 @@ pub struct Wanted<'a> {
 impl Facts {
     /// Looks at this machine.
     pub fn gather(wanted: &Wanted<'_>) -> Self {
-        let missing_tools: Vec<_> = TOOLS
-            .into_iter()
-            .filter(|(tool, _)| find_program(tool).is_none())
-            .collect();
         let tables = tables();
         Self {
             state_dir: wanted.paths.state().to_owned(),
@@ -80,7 +83,7 @@ impl Facts {
             cgroups: cgroups(),
             overlayfs: overlayfs(),
             nftables: tables.is_some() || find_program("nft").is_none(),
-            missing_tools,
+            missing_tools: missing_tools().collect(),
             space_free: space_free(wanted.paths.state()),
             memory_available: memory_available(),
             taken_ports: wanted
@@ -102,6 +105,8 @@ impl Facts {
                 && !wanted.exists
                 && tables.is_some_and(|t| t.contains(" kube-proxy")),
             address: wanted.address,
+            resources: wanted.resources.clone(),
+            machine: Machine::read(wanted.paths.state()),
         }
     }
 }
@@ -128,8 +133,21 @@ pub fn own_address() -> Option<IpAddr> {
     })
 }
 
+/// Programs that are missing, with the packages that have them.
+pub fn missing_tools() -> impl Iterator<Item = (&'static str, &'static str)> {
+    TOOLS
+        .into_iter()
+        .filter(|(tool, _)| find_program(tool).is_none())
+}
+
+/// The kernel's version as it says it; empty when it cannot be read.
+pub fn kernel_release() -> String {
+    let text = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    text.trim().to_owned()
+}
+
 fn kernel() -> Option<(u32, u32)> {
-    parse_kernel(&fs::read_to_string("/proc/sys/kernel/osrelease").ok()?)
+    parse_kernel(&kernel_release())
 }
 
 fn parse_kernel(text: &str) -> Option<(u32, u32)> {
@@ -140,7 +158,8 @@ fn parse_kernel(text: &str) -> Option<(u32, u32)> {
 /// Where v1 hierarchies and the v2 root are mounted.
 pub const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
-fn cgroups() -> Cgroups {
+/// How cgroups are mounted.
+pub fn cgroups() -> Cgroups {
     let root = Path::new(CGROUP_ROOT);
     if let Ok(available) = fs::read_to_string(root.join("cgroup.controllers")) {
         let available: Vec<&str> = available.split_whitespace().collect();
@@ -174,7 +193,8 @@ fn cgroups() -> Cgroups {
     }
 }
 
-fn overlayfs() -> bool {
+/// Whether overlayfs is there, loaded if need be.
+pub fn overlayfs() -> bool {
     let known = || {
         fs::read_to_string("/proc/filesystems")
             .is_ok_and(|text| text.lines().any(|l| l.trim_end().ends_with("overlay")))

@@ -17,6 +17,7 @@ use packaging::pki::plan::{FRAMEWORK_USER, KONNECTIVITY_USER};
 use packaging::pki::{Authority, Name, Pki};
 use packaging::run::{
     ApiServerRun, ControllerManagerRun, EtcdRun, FrameworkRun, MemberState, ProxyRun, RunSpec,
+    SNAPSHOT_FILE,
 };
 
 use super::children::{self, Program};
@@ -36,6 +37,12 @@ fn program(sandbox: &Sandbox, process: &Process) -> Result<Program, Error> {
         env: process.env.clone(),
         grace: Duration::from_secs(process.stop_seconds),
     })
+}
+
+/// Writes what processes read.
+fn write_files(sandbox: &Sandbox, processes: &[Process]) -> Result<(), Error> {
+    packaging::files::make_dir(&sandbox.config_dir(), 0o700)?;
+    Ok(process_files(processes)?)
 }
 
 async fn stay(programs: Vec<Program>) -> Result<ExitCode, Error> {
@@ -121,7 +128,7 @@ pub(super) async fn etcd(sandbox: &Sandbox, run: &EtcdRun) -> Result<ExitCode, E
         restore(sandbox, &member).await?;
     }
     let process = member.process();
-    process_files(std::slice::from_ref(&process))?;
+    write_files(sandbox, std::slice::from_ref(&process))?;
     if owner.is_none() && start != Start::Restore {
         mark(&member.data_dir, &run.token)?;
     }
@@ -133,9 +140,6 @@ fn mark(dir: &Path, token: &str) -> Result<(), Error> {
     let path = dir.join(etcd::OWNER_FILE);
     Ok(write_atomic(&path, token.as_bytes(), SECRET)?)
 }
-
-/// Name of a fetched snapshot in the sandbox.
-pub const SNAPSHOT_FILE: &str = "k8sm-snapshot.db";
 
 /// Makes the data directory from the fetched snapshot. It appears by one rename, so a restore that
 /// is killed begins anew.
@@ -270,7 +274,7 @@ pub(super) async fn api_server(sandbox: &Sandbox, run: &ApiServerRun) -> Result<
     .process();
     // In this order: the API server ends first, and needs the other until then.
     let processes = [konnectivity, server];
-    process_files(&processes)?;
+    write_files(sandbox, &processes)?;
     let programs: Result<Vec<_>, _> = processes.iter().map(|p| program(sandbox, p)).collect();
     stay(programs?).await
 }
@@ -305,22 +309,17 @@ pub(super) async fn controller_manager(
         extra_args: run.extra_args.clone(),
     }
     .process();
-    process_files(std::slice::from_ref(&process))?;
+    write_files(sandbox, std::slice::from_ref(&process))?;
     stay(vec![program(sandbox, &process)?]).await
 }
 
 /// The framework, with a balancer to the API servers.
-pub(super) async fn framework(
+pub(crate) async fn framework(
     sandbox: &Sandbox,
     spec: &RunSpec,
     run: &FrameworkRun,
     secret: Option<String>,
 ) -> Result<ExitCode, Error> {
-    if run.siblings.is_some() {
-        return Err(Error::Siblings(
-            "this program cannot do that yet: install with `k8sm install`".to_owned(),
-        ));
-    }
     let pki = sandbox.pki();
     let server = balancer::start(run.api_servers.clone())
         .await

@@ -62,7 +62,7 @@ pub enum Refusal {
     /// It has run before.
     #[error(
         "{data} is empty, but this member has run before: its data is lost. \
-         Replace it: `k8sm doctor` says how, or remove the member from the cluster (etcdctl member remove), add it again, and start it with the state `existing`",
+         Replace it: `k8sm upgrade --replace-member` with its number; the only member is brought back by `k8sm restore`",
         data = .0.display()
     )]
     Lost(PathBuf),

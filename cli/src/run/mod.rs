@@ -18,6 +18,7 @@ mod components;
 pub mod etcd;
 pub mod group;
 mod keys;
+mod probe;
 mod sandbox;
 
 use std::path::PathBuf;
@@ -26,7 +27,7 @@ use std::process::ExitCode;
 use packaging::pki::Component;
 use packaging::run::{MESOS_SECRET_ENV, RUN_ENV, Run, RunSpec};
 
-pub use components::SNAPSHOT_FILE;
+pub(crate) use components::framework;
 pub use sandbox::Sandbox;
 
 /// Why a component does not run. Marathon starts its task again in any case; what cannot be
@@ -114,15 +115,58 @@ pub enum Error {
     /// Signals.
     #[error("wait for signals: {0}")]
     Signals(std::io::Error),
+    /// A probe that was not told what to look at.
+    #[error("K8SM_PROBE is not set: `k8sm run probe` is the command of an app of `k8sm install`")]
+    NoProbe,
+    /// A probe that does not understand it.
+    #[error("read K8SM_PROBE: {0}; it is written by k8sm for the program of its own version")]
+    Probe(serde_json::Error),
+    /// A probe without a port.
+    #[error("PORT0 is not set, or no port: Marathon gives one to each task")]
+    NoPort,
+    /// A port that cannot be had.
+    #[error("listen on port {port}: {source}")]
+    Listen {
+        /// Which.
+        port: u16,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// The runtime.
     #[error("start the runtime: {0}")]
     Runtime(std::io::Error),
     /// Whoever started it is gone.
     #[error("the process that started this one is gone")]
     Orphan,
-    /// The installation of the rest of the control plane.
-    #[error("bring up the control plane: {0}")]
+    /// The app of a DC/OS package.
+    #[error(transparent)]
+    Package(#[from] crate::siblings::Error),
+    /// What the installation of the rest of the control plane left behind.
+    #[error("take up the control plane that was brought up: {0}")]
     Siblings(String),
+}
+
+/// Runs the app of a DC/OS package, which is told its options by arguments.
+pub fn run_package(args: &[String]) -> Result<ExitCode, Error> {
+    // The one thread: the kernel takes it for the parent of the children.
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::Runtime)?
+        .block_on(crate::siblings::run(args))
+}
+
+/// Looks at this agent, and says over HTTP what there is.
+pub fn run_probe() -> Result<ExitCode, Error> {
+    runtime()?.block_on(probe::run())
+}
+
+/// One thread: the kernel takes it for the parent of the children.
+fn runtime() -> Result<tokio::runtime::Runtime, Error> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::Runtime)
 }
 
 /// Runs a component; returns only when it has ended, or when it cannot start.
@@ -134,12 +178,7 @@ pub fn run(component: &str) -> Result<ExitCode, Error> {
     bundle.write(&sandbox.pki_dir())?;
     drop(bundle);
     sandbox.check_programs(&spec)?;
-    // The one thread: the kernel takes it for the parent of the children.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Error::Runtime)?;
-    runtime.block_on(async {
+    runtime()?.block_on(async {
         match &spec.run {
             Run::Etcd(run) => components::etcd(&sandbox, run).await,
             Run::Apiserver(run) => components::api_server(&sandbox, run).await,

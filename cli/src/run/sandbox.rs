@@ -22,6 +22,13 @@ impl Sandbox {
             let path = PathBuf::from(path);
             move |source| Error::Read { path, source }
         };
+        // Docker begins where its image says, Mesos in the sandbox unless the image says otherwise.
+        // Children find sockets by the working directory they inherit.
+        if let Some(told) = std::env::var_os("MESOS_SANDBOX") {
+            let told = PathBuf::from(told);
+            std::env::set_current_dir(&told)
+                .map_err(|source| Error::Read { path: told, source })?;
+        }
         let dir = std::env::current_dir().map_err(read("."))?;
         let beside = std::env::current_exe().map_err(read("/proc/self/exe"))?;
         let beside = beside.parent().map(Path::to_owned).unwrap_or_default();

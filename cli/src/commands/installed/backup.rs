@@ -11,8 +11,8 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use packaging::files::make_dir;
 use packaging::install::artifacts::{Entry, FILE, Manifest, VERSION};
-use packaging::install::plan::Wanted;
-use packaging::run::{MemberState, RUN_ENV, Run, RunSpec};
+use packaging::marathon::Artifact;
+use packaging::run::SNAPSHOT_FILE;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -21,9 +21,8 @@ use super::{block_on, given_dir, home};
 use crate::args::{ArtifactsSource, Backup, Restore};
 use crate::artifacts::Server;
 use crate::error::Error;
-use crate::install::{self, Home, Record, etcd};
+use crate::install::{self, Home, Phase, Record, etcd};
 use crate::progress::Progress;
-use crate::run::SNAPSHOT_FILE;
 
 /// Version of an archive.
 const ARCHIVE_VERSION: u32 = 1;
@@ -177,7 +176,9 @@ pub fn restore(state_dir: &Path, args: &Restore) -> Result<(), Error> {
         .unwrap_or_else(|| about.name.clone());
     install.which.name = Some(name.clone());
     let home = Home::new(given_dir(state_dir), &name)?;
-    if home.exists() {
+    // One that was interrupted goes on.
+    let begun = home.read()?;
+    if begun.as_ref().is_some_and(|r| r.phase != Phase::Restoring) {
         return Err(install::Error::State(format!(
             "{} is an installation already: a backup becomes a new cluster. Remove that one first, or choose another --name or --state-dir",
             home.dir().display()
@@ -195,7 +196,7 @@ pub fn restore(state_dir: &Path, args: &Restore) -> Result<(), Error> {
     if let Some(etcd) = options["etcd"].as_object_mut() {
         etcd.remove("agents");
     }
-    if !install.manner.dry_run {
+    if !install.manner.dry_run && begun.is_none() {
         home.create()?;
         // Only what is the cluster's; certificates for addresses are made anew where they differ.
         for entry in std::fs::read_dir(&keys).map_err(install::Error::io("read", &keys))? {
@@ -213,7 +214,7 @@ pub fn restore(state_dir: &Path, args: &Restore) -> Result<(), Error> {
 
 /// Serves a snapshot to members of etcd while they begin with it.
 pub(super) struct Restoring {
-    url: String,
+    artifact: Artifact,
     _server: Server,
     _dir: super::create::Scratch,
 }
@@ -235,7 +236,14 @@ impl Restoring {
         let list = Manifest {
             version: VERSION,
             base_url: None,
-            files: [(SNAPSHOT_FILE.to_owned(), Entry { sha256, size })].into(),
+            files: [(
+                SNAPSHOT_FILE.to_owned(),
+                Entry {
+                    sha256: sha256.clone(),
+                    size,
+                },
+            )]
+            .into(),
             components: Default::default(),
         };
         let path = dir.0.join(FILE);
@@ -254,36 +262,19 @@ impl Restoring {
             .map(|a| a.split(':').next().unwrap_or_default().to_owned());
         let base = format!("http://{}", reachable(&address, server.address())?);
         Ok(Self {
-            url: list.url(Some(&base), SNAPSHOT_FILE)?,
+            artifact: Artifact {
+                uri: list.url(Some(&base), SNAPSHOT_FILE)?,
+                sha256,
+                size,
+            },
             _server: server,
             _dir: dir,
         })
     }
 
-    /// Lets members of etcd begin with the snapshot.
-    pub(super) fn apply(&self, wanted: &mut [Wanted]) -> Result<(), install::Error> {
-        for app in wanted {
-            let label = app.definition["labels"]["K8SM_COMPONENT"].as_str();
-            if !label.is_some_and(|c| c.starts_with("etcd-")) {
-                continue;
-            }
-            let text = app.definition["env"][RUN_ENV].as_str().unwrap_or_default();
-            let mut spec =
-                RunSpec::parse(text, "etcd").map_err(|e| install::Error::State(e.to_string()))?;
-            if let Run::Etcd(etcd) = &mut spec.run {
-                etcd.state = MemberState::Restore;
-            }
-            app.definition["env"][RUN_ENV] = json!(spec.to_json());
-            let fetch = json!({
-                "uri": self.url, "extract": false, "executable": false, "cache": false,
-                "destPath": SNAPSHOT_FILE,
-            });
-            match app.definition["fetch"].as_array_mut() {
-                Some(list) => list.push(fetch),
-                None => app.definition["fetch"] = json!([fetch]),
-            }
-        }
-        Ok(())
+    /// The snapshot as agents fetch it.
+    pub(super) fn artifact(&self) -> &Artifact {
+        &self.artifact
     }
 }
 

@@ -7,14 +7,16 @@ use packaging::install::plan::{self, Action, Step};
 use packaging::pki::{Expiry, Pki};
 use serde_json::json;
 
-use super::{block_on, confirm, home, limits, print, show_plan, site};
+use super::{Session, block_on, confirm, home, print, show_plan, site};
 use crate::args::{Certs, CertsCommand, KubeconfigArgs, Manner};
 use crate::commands::table;
 use crate::error::Error;
 use crate::install::actions::End;
-use crate::install::work::Work;
 use crate::install::{self, Home, Phase, Record, keys, render};
 use crate::progress::Progress;
+
+/// How long it may take until it is known where the API is.
+const KUBECONFIG_SECONDS: u64 = 20;
 
 /// `k8sm certs`.
 pub fn certs(state_dir: &Path, args: &Certs) -> Result<(), Error> {
@@ -46,22 +48,17 @@ pub fn certs(state_dir: &Path, args: &Certs) -> Result<(), Error> {
 /// `k8sm kubeconfig`.
 pub fn kubeconfig(state_dir: &Path, args: &KubeconfigArgs) -> Result<(), Error> {
     let (home, mut record) = home(state_dir, &args.which)?;
-    let options = record.parsed_options()?;
+    let manner = Manner {
+        timeout: KUBECONFIG_SECONDS,
+        ..Manner::default()
+    };
     block_on(async {
         let site = site(&record).await?;
         let progress = Progress::new(true);
-        let mut work = Work {
-            site: &site,
-            home: &home,
-            record: &mut record,
-            options: &options,
-            wanted: &[],
-            progress: &progress,
-            programs: None,
-            end: End::Phase(Phase::Installed),
-        };
-        work.run(vec![Step::Do(Action::Kubeconfig)], limits(20))
-            .await
+        let end = End::Phase(record.phase);
+        let mut session = Session::new(&home, &mut record, &site, &progress, &manner);
+        let steps = vec![Step::Do(Action::Kubeconfig)];
+        session.run(&[], steps, end).await
     })?;
     let path = home.kubeconfig();
     let text = match args.print {
@@ -118,8 +115,7 @@ async fn renew(
     }
     let site = site(&record).await?;
     if manner.dry_run {
-        let (_, apps) = render::apps(home, &record, &site)?;
-        let wanted = render::wanted(&apps)?;
+        let wanted = render::wanted(home, &record, &site, None)?;
         let world = site.world(&record.name).await?;
         let steps = plan::upgrade(&record.name, &wanted, &world);
         return show_plan(manner.output, &[], &steps, &due)
@@ -150,19 +146,14 @@ async fn renew(
     }
     keys::ensure(home, &options, &record.choice)?;
     super::create::tell_about_keys(home, &options, &record, &progress)?;
-    let (_, apps) = render::apps(home, &record, &site)?;
-    let wanted = render::wanted(&apps)?;
-    let world = site.world(&record.name).await?;
-    let steps = plan::upgrade(&record.name, &wanted, &world);
-    let mut work = Work {
-        site: &site,
-        home,
-        record: &mut record,
-        options: &options,
-        wanted: &wanted,
-        progress: &progress,
-        programs: None,
-        end: End::Phase(Phase::Installed),
-    };
-    work.run(steps, limits(manner.timeout)).await
+    let wanted = render::wanted(home, &record, &site, None)?;
+    let name = record.name.clone();
+    let mut session = Session::new(home, &mut record, &site, &progress, manner);
+    session
+        .go(
+            &wanted,
+            |world| plan::upgrade(&name, &wanted, world),
+            End::Phase(Phase::Installed),
+        )
+        .await
 }

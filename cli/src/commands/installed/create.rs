@@ -5,17 +5,20 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use packaging::install::artifacts::{FILE, Manifest};
-use packaging::install::plan::{self, Wanted};
-use packaging::install::preflight::{self, Level};
+use packaging::install::judge::World;
+use packaging::install::plan;
+use packaging::install::preflight::{self, Agent, Choice, Level};
+use packaging::install::probe::{self, Probe};
 use packaging::options::Options;
 
-use super::{block_on, given_dir, layered, limits, show_plan};
+use super::backup::Restoring;
+use super::{Session, block_on, given_dir, layered, show_plan};
 use crate::args::{ArtifactsSource, Install};
 use crate::artifacts::{self, Server, build::Sources};
+use crate::commands::table;
 use crate::error::Error;
 use crate::install::actions::End;
 use crate::install::record::FIRST_START_SECONDS;
-use crate::install::work::Work;
 use crate::install::{self, Home, Phase, Record, Site, keys, render};
 use crate::preflight::facts::own_address;
 use crate::progress::Progress;
@@ -62,7 +65,7 @@ pub(super) async fn run(
 ) -> Result<(), install::Error> {
     let dry = args.manner.dry_run;
     let before = home.read()?;
-    refuse_change(home, args, before.as_ref())?;
+    refuse_change(home, args, before.as_ref(), beginning.is_some())?;
     let _lock = if dry { None } else { Some(home.lock()?) };
     let base = before.as_ref().map(|r| &r.options);
     let mut options = layered(base.or(beginning.map(|b| &b.options)), &args.said)?;
@@ -97,7 +100,24 @@ pub(super) async fn run(
         progress.note(&format!("- {why}"));
     }
 
+    let id = match &before {
+        Some(record) => record.id.clone(),
+        None => uuid::Uuid::new_v4().to_string(),
+    };
     let placed = place(home, &args.artifacts, &options, before.as_ref(), progress).await?;
+    // One that has begun has been through this.
+    if before.is_none() && !dry && !args.no_probe {
+        look(
+            &site,
+            &options,
+            &choice,
+            &placed,
+            &id,
+            &situation.agents,
+            progress,
+        )
+        .await?;
+    }
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| d.as_secs());
@@ -116,7 +136,7 @@ pub(super) async fn run(
         }
         None => Record {
             version: Record::current_version(),
-            id: uuid::Uuid::new_v4().to_string(),
+            id: id.clone(),
             name: options.service.name.clone(),
             phase: Phase::Installing,
             marathon,
@@ -127,6 +147,8 @@ pub(super) async fn run(
             first_start_until: now + FIRST_START_SECONDS,
             artifacts_url: placed.url.clone(),
             artifacts: placed.manifest.clone(),
+            etcd_states: Default::default(),
+            replacing: None,
             framework_id: None,
             before: None,
         },
@@ -134,7 +156,9 @@ pub(super) async fn run(
     if dry {
         return plan_only(home, args, &record, &site).await;
     }
-    if record.phase != Phase::Installed {
+    if beginning.is_some() {
+        record.phase = Phase::Restoring;
+    } else if record.phase != Phase::Installed {
         record.phase = Phase::Installing;
     }
     home.create()?;
@@ -147,71 +171,70 @@ pub(super) async fn run(
     });
     tell_about_keys(home, &options, &record, progress)?;
 
-    let restoring = match beginning {
-        Some(b) => Some(super::backup::Restoring::start(&b.snapshot, &args.artifacts).await?),
-        None => None,
-    };
-    let (_, apps) = render::apps(home, &record, &site)?;
-    let mut wanted = render::wanted(&apps)?;
-    if let Some(restoring) = &restoring {
-        restoring.apply(&mut wanted)?;
-    }
     let nodes = args.wait_nodes.unwrap_or(options.nodes.min);
-    go(
-        home,
-        &mut record,
-        &site,
-        &options,
-        &wanted,
-        nodes,
-        args,
-        progress,
-    )
-    .await?;
-    if restoring.is_some() {
+    let name = record.name.clone();
+    let mut session = Session::new(home, &mut record, &site, progress, &args.manner);
+    session.programs = args.artifacts.upstream_dir.as_deref();
+    if let Some(beginning) = beginning {
+        let restoring = Restoring::start(&beginning.snapshot, &args.artifacts).await?;
+        let snapshot = Some(restoring.artifact());
+        let wanted = render::wanted(home, session.record, &site, snapshot)?;
+        let steps = |_: &World| plan::restore(&name, &wanted);
         // With their data in place, members no longer begin with the snapshot.
-        let wanted = render::wanted(&apps)?;
-        go(
-            home,
-            &mut record,
-            &site,
-            &options,
-            &wanted,
-            nodes,
-            args,
-            progress,
-        )
-        .await?;
+        let end = End::Phase(Phase::Installing);
+        session.go(&wanted, steps, end).await?;
     }
+    let wanted = render::wanted(home, session.record, &site, None)?;
+    let steps = |world: &World| plan::install(&name, &wanted, world, nodes);
+    let end = End::Phase(Phase::Installed);
+    session.go(&wanted, steps, end).await?;
     report(home, &record, progress);
     Ok(())
 }
 
-#[allow(clippy::too_many_arguments)]
-async fn go(
-    home: &Home,
-    record: &mut Record,
+/// Looks at the agents from within, and says what is there.
+async fn look(
     site: &Site,
     options: &Options,
-    wanted: &[Wanted],
-    nodes: u32,
-    args: &Install,
+    choice: &Choice,
+    placed: &Placed,
+    id: &str,
+    agents: &[Agent],
     progress: &Progress,
 ) -> Result<(), install::Error> {
-    let name = record.name.clone();
-    let world = site.world(&name).await?;
-    let steps = plan::install(&name, wanted, &world, nodes);
-    let mut work = Work {
-        site,
-        home,
-        record,
-        options,
-        wanted,
-        progress,
-        programs: args.artifacts.upstream_dir.as_deref(),
-        end: End::Phase(Phase::Installed),
-    };
-    work.run(steps, limits(args.manner.timeout)).await
+    let mut step = progress.step("look at the agents");
+    let port = options.apiserver.port;
+    let apis = choice.api_hosts.iter();
+    let apis: Vec<String> = apis.map(|h| format!("{}:{port}", h.address)).collect();
+    let probe = Probe::new(options, &placed.url, &apis);
+    let artifacts = render::artifacts(&placed.manifest, &placed.url)?;
+    let program = artifacts.get("k8sm");
+    let probed = install::probe::run(site, options, id, &probe, program, agents, &mut step).await?;
+    let instances = usize::try_from(options.apiserver.instances).unwrap_or(usize::MAX);
+    let chosen: Vec<&str> = choice
+        .etcd_hosts
+        .iter()
+        .chain(choice.api_hosts.iter().take(instances))
+        .map(|h| h.hostname.as_str())
+        .collect();
+    let (fatal, warnings): (Vec<_>, Vec<_>) = probe::judge(&probed, &chosen)
+        .into_iter()
+        .partition(|f| f.level == Level::Fatal);
+    if fatal.is_empty() {
+        step.done(&format!("{} probed", probed.len()));
+    } else {
+        step.failed();
+    }
+    for line in table(&probe::HEAD, &probe::rows(&probed)).lines() {
+        progress.note(line);
+    }
+    for warning in &warnings {
+        progress.note(&format!("! {warning}"));
+    }
+    match fatal.is_empty() {
+        true => Ok(()),
+        false => Err(install::Error::Unfit(fatal)),
+    }
 }
 
 /// What is complete is changed by `upgrade`, which saves it first.
@@ -219,11 +242,18 @@ fn refuse_change(
     home: &Home,
     args: &Install,
     before: Option<&Record>,
+    restoring: bool,
 ) -> Result<(), install::Error> {
     let Some(record) = before else {
         return Ok(());
     };
     match record.phase {
+        Phase::Restoring if restoring => Ok(()),
+        // Without the snapshot it would become an empty cluster.
+        Phase::Restoring => Err(install::Error::State(format!(
+            "the restoration of {} was interrupted: `k8sm restore` with the same archive goes on with it",
+            record.name
+        ))),
         Phase::Installing | Phase::Kept => Ok(()),
         Phase::Installed | Phase::Stopped => {
             let options = layered(Some(&record.options), &args.said)?;
@@ -439,8 +469,7 @@ async fn plan_only(
             trial
         }
     };
-    let (_, apps) = render::apps(&trial, record, site)?;
-    let wanted = render::wanted(&apps)?;
+    let wanted = render::wanted(&trial, record, site, None)?;
     let world = site.world(&record.name).await?;
     let nodes = args.wait_nodes.unwrap_or(options.nodes.min);
     let steps = plan::install(&record.name, &wanted, &world, nodes);

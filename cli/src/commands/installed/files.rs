@@ -35,15 +35,12 @@ fn rendered(state_dir: &Path, args: &Render) -> Result<Vec<App>, install::Error>
     }
     let name = args.which.name.as_deref().unwrap_or("kubernetes");
     let home = Home::new(given_dir(state_dir), name)?;
-    let mut record = home
-        .read()?
-        .ok_or_else(|| install::Error::None(home.dir().to_owned()))?;
+    let mut record = home.existing()?;
     record.options = layered(Some(&record.options), &args.said)?.changed();
     let runtime = crate::commands::runtime().map_err(|e| install::Error::State(e.to_string()))?;
     runtime.block_on(async {
         let site = super::site(&record).await?;
-        let (_, apps) = install::render::apps(&home, &record, &site)?;
-        Ok(apps)
+        install::render::apps(&home, &record, &site)
     })
 }
 

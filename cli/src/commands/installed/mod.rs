@@ -7,14 +7,13 @@ mod doctor;
 mod files;
 mod lifecycle;
 mod print;
+mod session;
 mod status;
 mod upgrade;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
-use std::time::Duration;
 
-use packaging::install::machine::Limits;
 use packaging::install::plan::{AppPlan, Step, What};
 use packaging::options::{Layers, Options};
 use serde_json::{Value, json};
@@ -32,6 +31,8 @@ pub use files::{completion, man, options, render};
 pub use lifecycle::{start, stop, uninstall};
 pub use status::status;
 pub use upgrade::upgrade;
+
+use session::Session;
 
 /// The directory that was given, if one was: the global flag has a default for the one-machine
 /// cluster.
@@ -58,9 +59,7 @@ pub(super) fn selected(args: &Args, which: &Which) -> Result<Option<Home>, Error
 pub(super) fn home(state_dir: &Path, which: &Which) -> Result<(Home, Record), Error> {
     let name = which.name.as_deref().unwrap_or("kubernetes");
     let home = Home::new(given_dir(state_dir), name)?;
-    let record = home
-        .read()?
-        .ok_or_else(|| install::Error::None(home.dir().to_owned()))?;
+    let record = home.existing()?;
     Ok((home, record))
 }
 
@@ -91,14 +90,6 @@ pub(super) fn layered(base: Option<&Value>, said: &Said) -> Result<Options, inst
         layers.set(set)?;
     }
     Ok(layers.finish()?)
-}
-
-/// How long things may take.
-pub(super) fn limits(seconds: u64) -> Limits {
-    Limits {
-        step: Duration::from_secs(seconds),
-        ..Limits::default()
-    }
 }
 
 /// Runs until Ctrl-C.

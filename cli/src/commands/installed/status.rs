@@ -50,9 +50,7 @@ pub(super) struct Report {
 
 /// Shows an installed cluster. The exit code is 0 when every app is healthy.
 pub fn status(home: &Home, shape: Shape) -> Result<ExitCode, Error> {
-    let record = home
-        .read()?
-        .ok_or_else(|| install::Error::None(home.dir().to_owned()))?;
+    let record = home.existing()?;
     let report = block_on(async {
         let site = site(&record).await?;
         gather(home, &record, &site).await
@@ -107,6 +105,9 @@ pub(super) async fn gather(
 }
 
 async fn api(home: &Home) -> (String, Option<(usize, usize)>) {
+    if !home.kubeconfig().is_file() {
+        return ("there is no kubeconfig yet".to_owned(), None);
+    }
     let ask = async {
         let cluster = Cluster::connect(&home.kubeconfig()).await?;
         let nodes = cluster.nodes().await?;

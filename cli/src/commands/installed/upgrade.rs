@@ -1,77 +1,106 @@
 //! `k8sm upgrade`: one part after the other, with a snapshot first and a way back.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use packaging::install::plan::{self, Action, Step, What};
-use packaging::install::preflight::version;
+use packaging::install::judge::World;
+use packaging::install::plan::{self, Action, Step, Wanted, What};
+use packaging::install::preflight::{self, Level, version};
+use packaging::marathon::EtcdStorage;
 use packaging::options::Options;
+use packaging::run::MemberState;
 
-use super::create::place;
-use super::{block_on, confirm, home, layered, limits, show_plan, site};
+use super::create::{Placed, place};
+use super::{Session, block_on, confirm, home, layered, show_plan, site};
 use crate::args::Upgrade;
 use crate::error::Error;
 use crate::install::actions::End;
-use crate::install::record::Before;
-use crate::install::work::Work;
+use crate::install::record::{Before, Replacing};
 use crate::install::{self, Home, Phase, Record, Site, keys, render};
 use crate::progress::Progress;
 
 /// `k8sm upgrade`.
 pub fn upgrade(state_dir: &Path, args: &Upgrade) -> Result<(), Error> {
     let (home, record) = home(state_dir, &args.which)?;
-    block_on(run(&home, record, args))
+    block_on(async {
+        match args.pause {
+            true => pause(&home, &record, args).await,
+            false => run(&home, args).await,
+        }
+    })
 }
 
-async fn run(home: &Home, mut record: Record, args: &Upgrade) -> Result<(), install::Error> {
-    let progress = Progress::new(args.manner.quiet || args.manner.dry_run);
-    match record.phase {
-        Phase::Installed | Phase::Upgrading => {}
-        Phase::Stopped => {
-            return Err(install::Error::State(
-                "the cluster is stopped: `k8sm start` first".to_owned(),
-            ));
+/// Lets the upgrade that is under way stop between two steps.
+async fn pause(home: &Home, record: &Record, args: &Upgrade) -> Result<(), install::Error> {
+    /// Between two looks.
+    const EVERY: Duration = Duration::from_millis(200);
+    if record.phase != Phase::Upgrading {
+        return Err(install::Error::State(
+            "no upgrade is under way that could be paused".to_owned(),
+        ));
+    }
+    let progress = Progress::new(args.manner.quiet);
+    home.ask_pause(true)?;
+    let step = progress.step("wait for the step that is under way");
+    let patience = Duration::from_secs(args.manner.timeout);
+    let begun = Instant::now();
+    // Whoever upgrades holds it.
+    while let Err(error) = home.lock() {
+        if begun.elapsed() > patience {
+            step.failed();
+            return Err(error);
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+    match home.read()?.map(|r| r.phase) {
+        Some(Phase::Upgrading) => {
+            step.done("paused; `k8sm upgrade --resume` goes on");
+            Ok(())
         }
         _ => {
-            return Err(install::Error::State(
-                "the cluster is not completely installed: repeat `k8sm install` first".to_owned(),
-            ));
+            home.ask_pause(false)?;
+            step.done("it was the last one: the upgrade is complete");
+            Ok(())
         }
     }
-    let _lock = if args.manner.dry_run {
-        None
-    } else {
-        Some(home.lock()?)
+}
+
+/// What a command may begin with.
+fn refuse_phase(record: &Record, args: &Upgrade) -> Result<(), install::Error> {
+    let text = match record.phase {
+        Phase::Upgrading => return Ok(()),
+        Phase::Installed if !args.resume => return Ok(()),
+        Phase::Installed => "no upgrade is under way that could be resumed",
+        Phase::Stopped => "the cluster is stopped: `k8sm start` first",
+        _ => "the cluster is not completely installed: repeat `k8sm install` first",
     };
-    let options = layered(Some(&record.options), &args.said)?;
-    refuse_fixed(&record.parsed_options()?, &options)?;
+    Err(install::Error::State(text.to_owned()))
+}
+
+async fn run(home: &Home, args: &Upgrade) -> Result<(), install::Error> {
+    let progress = Progress::new(args.manner.quiet || args.manner.dry_run);
+    let dry = args.manner.dry_run;
+    let _lock = if dry { None } else { Some(home.lock()?) };
+    // Not what was read before the lock was held.
+    let mut record = home.existing()?;
+    refuse_phase(&record, args)?;
     let site = site(&record).await?;
     refuse_foreign_deployments(&site, &record).await?;
-    let placed = place(home, &args.artifacts, &options, Some(&record), &progress).await?;
-    refuse_skew(
-        &render::kubernetes_version(&record.artifacts),
-        &render::kubernetes_version(&placed.manifest),
-    )?;
-    if record.before.is_none() {
-        record.before = Some(Box::new(Before {
-            options: record.options.clone(),
-            artifacts_url: record.artifacts_url.clone(),
-            artifacts: record.artifacts.clone(),
-        }));
-    }
-    record.options = options.changed();
-    record.artifacts = placed.manifest.clone();
-    record.artifacts_url.clone_from(&placed.url);
-    if !args.manner.dry_run {
+    let placed = retarget(home, &mut record, &site, args, &progress).await?;
+    let options = record.parsed_options()?;
+    if !dry {
         for change in keys::ensure(home, &options, &record.choice)? {
             progress.note(&format!("- {change}"));
         }
+        super::create::tell_about_keys(home, &options, &record, &progress)?;
     }
-    let (_, apps) = render::apps(home, &record, &site)?;
-    let wanted = render::wanted(&apps)?;
+    let wanted = render::wanted(home, &record, &site, None)?;
     let world = site.world(&record.name).await?;
-    let steps = plan::upgrade(&record.name, &wanted, &world);
+    let (steps, wipe) = steps(&record, &options, &wanted, &world);
     let changes = plan::changes(&record.name, &wanted, &world);
-    if args.manner.dry_run {
+    let mut wanted = wanted;
+    wanted.extend(wipe);
+    if dry {
         return show_plan(args.manner.output, &changes, &steps, &[])
             .map_err(|e| install::Error::State(e.to_string()));
     }
@@ -85,23 +114,23 @@ async fn run(home: &Home, mut record: Record, args: &Upgrade) -> Result<(), inst
         .filter(|c| c.what != What::Keep)
         .map(|c| c.app.as_str())
         .collect();
-    confirm(&args.manner, &format!("Change {}?", changed.join(", ")))?;
+    if !changed.is_empty() {
+        confirm(&args.manner, &format!("Change {}?", changed.join(", ")))?;
+    }
+    home.ask_pause(false)?;
     record.phase = Phase::Upgrading;
     home.write(&record)?;
-    let mut work = Work {
-        site: &site,
-        home,
-        record: &mut record,
-        options: &options,
-        wanted: &wanted,
-        progress: &progress,
-        programs: args.artifacts.upstream_dir.as_deref(),
-        end: End::Phase(Phase::Installed),
-    };
-    let limits = limits(args.manner.timeout);
-    match work.run(steps, limits).await {
+    let replaces = record.replacing.is_some();
+    let end = End::Phase(Phase::Installed);
+    let mut session = Session::new(home, &mut record, &site, &progress, &args.manner);
+    session.programs = args.artifacts.upstream_dir.as_deref();
+    let done = session.run(&wanted, steps, end).await;
+    // Agents fetch until then.
+    drop(placed);
+    match done {
         Ok(()) => Ok(()),
-        Err(error @ install::Error::Step(_)) if !args.no_rollback => {
+        // A member that has been removed does not come back.
+        Err(error @ install::Error::Step(_)) if !args.no_rollback && !replaces => {
             progress.note(&format!("✘ {error}; going back to what was before"));
             back(home, record, &site, args, &progress).await?;
             Err(install::Error::State(format!(
@@ -110,6 +139,91 @@ async fn run(home: &Home, mut record: Record, args: &Upgrade) -> Result<(), inst
         }
         Err(error) => Err(error),
     }
+}
+
+/// Notes in the record what the cluster is to become: options, artifacts, and the choices that
+/// follow from them. What it was is kept beside, for the way back.
+async fn retarget(
+    home: &Home,
+    record: &mut Record,
+    site: &Site,
+    args: &Upgrade,
+    progress: &Progress,
+) -> Result<Placed, install::Error> {
+    let options = layered(Some(&record.options), &args.said)?;
+    refuse_fixed(&record.parsed_options()?, &options)?;
+    let situation = site.situation(&record.name).await?;
+    let findings = preflight::check(&options, &situation, Some(&record.id));
+    let fatal: Vec<_> = findings
+        .into_iter()
+        .filter(|f| f.level == Level::Fatal)
+        .collect();
+    if !fatal.is_empty() {
+        return Err(install::Error::Unfit(fatal));
+    }
+    let unfit = |finding| install::Error::Unfit(vec![finding]);
+    let mut choice =
+        preflight::choose(&options, &situation, Some(&record.choice)).map_err(unfit)?;
+    if let Some(number) = args.replace_member
+        && record.replacing.is_none()
+    {
+        let before = choice.clone();
+        choice = preflight::replace_member(&options, &situation, &before, number).map_err(unfit)?;
+        for why in &choice.why {
+            progress.note(&format!("- {why}"));
+        }
+        let at = usize::from(number);
+        record.replacing = Some(Replacing {
+            number,
+            same_agent: choice.etcd_hosts.get(at) == before.etcd_hosts.get(at),
+        });
+        record.etcd_states.insert(number, MemberState::Existing);
+    }
+    let placed = place(home, &args.artifacts, &options, Some(record), progress).await?;
+    refuse_skew(
+        &render::kubernetes_version(&record.artifacts),
+        &render::kubernetes_version(&placed.manifest),
+    )?;
+    if record.before.is_none() {
+        record.before = Some(Box::new(Before {
+            options: record.options.clone(),
+            choice: record.choice.clone(),
+            artifacts_url: record.artifacts_url.clone(),
+            artifacts: record.artifacts.clone(),
+        }));
+    }
+    record.options = options.changed();
+    record.choice = choice;
+    record.artifacts = placed.manifest.clone();
+    record.artifacts_url.clone_from(&placed.url);
+    Ok(placed)
+}
+
+/// The steps, and the app that removes what is left of a member of etcd.
+fn steps(
+    record: &Record,
+    options: &Options,
+    wanted: &[Wanted],
+    world: &World,
+) -> (Vec<Step>, Option<Wanted>) {
+    let Some(replacing) = &record.replacing else {
+        return (plan::upgrade(&record.name, wanted, world), None);
+    };
+    let number = replacing.number;
+    let host = record.choice.etcd_hosts.get(usize::from(number));
+    let wipe = host
+        .filter(|_| replacing.same_agent && record.choice.etcd_storage == EtcdStorage::HostPath)
+        .map(|host| {
+            let path = options.etcd.host_path.trim_end_matches('/');
+            let directory = format!("{path}/{}/etcd-{number}", record.name);
+            plan::wipe(&record.name, &record.id, number, &directory, &host.hostname)
+        });
+    let replacement = plan::Replacement {
+        number,
+        wipe: wipe.as_ref().map(|w| w.id.clone()),
+    };
+    let steps = plan::replace(&record.name, wanted, world, &replacement);
+    (steps, wipe)
 }
 
 /// Brings everything back to what an upgrade began with.
@@ -124,28 +238,25 @@ async fn back(
         return Ok(());
     };
     record.options = before.options;
+    record.choice = before.choice;
     record.artifacts = before.artifacts;
     record.artifacts_url = before.artifacts_url;
     home.write(&record)?;
-    let (options, apps) = render::apps(home, &record, site)?;
-    let wanted = render::wanted(&apps)?;
-    let world = site.world(&record.name).await?;
+    let wanted = render::wanted(home, &record, site, None)?;
+    let name = record.name.clone();
     // The snapshot is taken; those that are to go back may be what is in the way of quorum.
-    let steps: Vec<Step> = plan::upgrade(&record.name, &wanted, &world)
-        .into_iter()
-        .filter(|s| *s != Step::Do(Action::Snapshot))
-        .collect();
-    let mut work = Work {
-        site,
-        home,
-        record: &mut record,
-        options: &options,
-        wanted: &wanted,
-        progress,
-        programs: args.artifacts.upstream_dir.as_deref(),
-        end: End::Phase(Phase::Installed),
+    let steps = |world: &World| {
+        let steps = plan::upgrade(&name, &wanted, world).into_iter();
+        steps
+            .filter(|s| *s != Step::Do(Action::Snapshot))
+            .collect::<Vec<_>>()
     };
-    work.run(steps, limits(args.manner.timeout)).await
+    let mut session = Session::new(home, &mut record, site, progress, &args.manner);
+    // What is in the way is the upgrade that does not become healthy.
+    session.impatient = true;
+    session.programs = args.artifacts.upstream_dir.as_deref();
+    let end = End::Phase(Phase::Installed);
+    session.go(&wanted, steps, end).await
 }
 
 /// Some options cannot change once a cluster exists.

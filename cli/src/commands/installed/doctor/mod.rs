@@ -1,20 +1,19 @@
 //! `k8sm doctor`: what is wrong with an installed cluster, why, and what to do.
 
-use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt as _;
+mod bundle;
+mod held;
+
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use packaging::install::judge::{Standing, World};
 use packaging::install::plan::{self, What};
 use packaging::install::preflight::{self, Finding, Level};
 use packaging::pki::Pki;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{block_on, home, print, site, status};
+use super::{block_on, home, print, site};
 use crate::args::Doctor;
 use crate::error::{Error, ExitCode as Code};
 use crate::install::{self, Home, Phase, Record, Site, etcd, keys, render};
@@ -29,7 +28,7 @@ pub fn doctor(state_dir: &Path, args: &Doctor) -> Result<ExitCode, Error> {
         let site = site(&record).await?;
         let findings = examine(&home, &record, &site).await?;
         if let Some(file) = &args.bundle {
-            bundle(&home, &record, &site, &findings, file).await?;
+            bundle::write(&home, &record, &site, &findings, file).await?;
         }
         Ok(findings)
     })?;
@@ -87,6 +86,7 @@ async fn examine(
     apps(record, &situation.world, &mut findings);
     drift(home, record, site, &situation.world, &mut findings)?;
     frameworks(record, &situation, &mut findings);
+    held::look(home, record, site, &situation, &mut findings).await?;
     certificates(home, record, &mut findings)?;
     if record.phase == Phase::Installed {
         quorum(home, record, &mut findings).await;
@@ -99,6 +99,7 @@ async fn examine(
 fn apps(record: &Record, world: &World, findings: &mut Vec<Finding>) {
     let unfinished = match record.phase {
         Phase::Installing => Some("install"),
+        Phase::Restoring => Some("restore"),
         Phase::Upgrading => Some("upgrade"),
         Phase::Removing => Some("uninstall"),
         _ => None,
@@ -144,8 +145,7 @@ fn drift(
     if record.phase != Phase::Installed {
         return Ok(());
     }
-    let (_, apps) = render::apps(home, record, site)?;
-    let wanted = render::wanted(&apps)?;
+    let wanted = render::wanted(home, record, site, None)?;
     for app in plan::changes(&record.name, &wanted, world) {
         let (what, remedy) = match app.what {
             What::Keep => continue,
@@ -235,7 +235,7 @@ async fn quorum(home: &Home, record: &Record, findings: &mut Vec<Finding>) {
         Ok(bad) => findings.push(found(
             Level::Fatal,
             format!("etcd does not answer at {}", bad.join(", ")),
-            "a member whose agent is gone for good is replaced; without a majority the API is read-only or gone",
+            "a member whose agent or data is gone for good is replaced: `k8sm upgrade --replace-member N`; without a majority the API is gone until members come back or a backup is restored",
         )),
         Err(install::Error::Etcd(etcd::Error::External)) => {}
         Err(error) => findings.push(found(
@@ -274,85 +274,9 @@ async fn artifacts(record: &Record, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Everything that helps with a bug report; no key and no password.
-async fn bundle(
-    home: &Home,
-    record: &Record,
-    site: &Site,
-    findings: &[Finding],
-    file: &Path,
-) -> Result<(), install::Error> {
-    let world = site.world(&record.name).await?;
-    let apps: Vec<Value> = world
-        .apps
-        .values()
-        .map(|s| redacted(s.definition.clone()))
-        .collect();
-    let status = status::gather(home, record, site).await?;
-    let deployments = site.marathon.deployments().await?;
-    let parts = [
-        ("findings.json", json!(findings)),
-        ("status.json", json!(status)),
-        ("apps.json", json!(apps)),
-        ("deployments.json", json!(deployments)),
-        (
-            "marathon.json",
-            json!({"version": site.info.version, "features": site.info.marathon_config.features}),
-        ),
-        ("options.json", record.options.clone()),
-        ("choice.json", json!(record.choice)),
-    ];
-    let write = |e| install::Error::io("write", file)(e);
-    let out = File::options()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(file)
-        .map_err(write)?;
-    let mut archive = tar::Builder::new(GzEncoder::new(out, Compression::default()));
-    for (name, value) in parts {
-        let text = format!("{value:#}\n");
-        let mut header = tar::Header::new_gnu();
-        header.set_size(text.len() as u64);
-        header.set_mode(0o600);
-        archive
-            .append_data(&mut header, format!("k8sm/{name}"), text.as_bytes())
-            .map_err(write)?;
-    }
-    archive
-        .into_inner()
-        .and_then(GzEncoder::finish)
-        .and_then(|out| out.sync_all())
-        .map_err(write)
-}
-
-/// An app without what may be secret in its environment.
-fn redacted(mut app: Value) -> Value {
-    if let Some(env) = app["env"].as_object_mut() {
-        for (name, value) in env {
-            if name != "K8SM_RUN" && value.is_string() {
-                *value = json!("<redacted>");
-            }
-        }
-    }
-    app
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_bug_report_holds_no_environment_but_the_specification() {
-        let app = json!({"env": {"K8SM_PKI": "geheim", "X": "y", "K8SM_RUN": "{}", "S": {"secret": "s"}}});
-        let text = redacted(app).to_string();
-        assert!(
-            !text.contains("geheim") && !text.contains("\"y\""),
-            "{text}"
-        );
-        assert!(text.contains(r#""K8SM_RUN":"{}""#), "{text}");
-    }
 
     #[test]
     fn findings_are_told_with_their_remedy() {

@@ -1,0 +1,488 @@
+//! Mesos and Marathon that are no part of the cluster, and a cluster that is installed there.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{IpAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::{Cluster, Running, mesos_state_of};
+
+/// Mesos and Marathon.
+pub struct Site {
+    marathon_process: Option<Running>,
+    mesos: Vec<Running>,
+    master: String,
+    pub marathon: String,
+    pub address: IpAddr,
+    agents: usize,
+    work_dir: PathBuf,
+    program: PathBuf,
+}
+
+/// What each of several agents offers: the ports of the control plane, and others.
+const RESOURCES: &str = "cpus:8;mem:6144;disk:20480;ports:[2379-2381,6443-6444,6480-6481,8132-8134,10251-10251,10257-10257,31000-32000]";
+
+impl Site {
+    /// One agent in the machine's own network, and a Marathon that has secrets; or several agents
+    /// with namespaces of their own, and a Marathon that can reserve.
+    pub fn start(cluster: &Cluster, agents: usize) -> Self {
+        let work_dir = cluster.dir().join("mesos");
+        let dir = |name: &str| work_dir.join(name).display().to_string();
+        let several = agents > 1;
+        let subnet = format!("10.190.{}", std::process::id() % 250);
+        let address: IpAddr = match several {
+            false => cli::preflight::facts::own_address().expect("the machine has an address"),
+            true => format!("{subnet}.1").parse().unwrap(),
+        };
+        // Several agents' bridge has its address only once it is there.
+        let ports = free_ports(std::net::Ipv4Addr::UNSPECIFIED.into(), 3);
+        let mut site = Self {
+            marathon_process: None,
+            mesos: Vec::new(),
+            master: format!("{address}:{}", ports[0]),
+            marathon: format!("http://{address}:{}", ports[2]),
+            address,
+            agents,
+            work_dir: work_dir.clone(),
+            program: cluster.program(),
+        };
+        if several {
+            let all = [
+                format!("--agents={agents}"),
+                format!("--work-dir={}", work_dir.display()),
+                format!("--port={}", ports[0]),
+                format!("--subnet={subnet}.0/24"),
+                format!("--resources={RESOURCES}"),
+            ];
+            site.mesos = vec![start(cluster, "mesos", &["mesos"], &all)];
+        } else {
+            let master = [
+                format!("--listen={}", site.master),
+                format!("--work-dir={}", dir("master")),
+            ];
+            let agent = [
+                format!("--master={}", site.master),
+                format!("--listen={address}:{}", ports[1]),
+                format!("--work-dir={}", dir("agent")),
+                format!("--cgroups-root={}", site.cgroups()),
+                format!("--secrets-dir={}", cluster.dir().join("secrets").display()),
+            ];
+            let master = start(cluster, "master", &["mesos", "master"], &master);
+            let agent = start(cluster, "agent", &["mesos", "agent"], &agent);
+            site.mesos = vec![agent, master];
+        }
+        cluster.wait("the agents register", 60, || {
+            site.state()["activated_slaves"].as_f64() == Some(agents as f64)
+        });
+        let mut args = vec![
+            format!("--mesos={}", site.master),
+            format!("--listen={address}:{}", ports[2]),
+            format!("--work-dir={}", dir("marathon")),
+        ];
+        args.extend(match several {
+            true => vec![
+                "--mesos-role=marathon".to_owned(),
+                "--mesos-principal=marathon".to_owned(),
+            ],
+            false => vec!["--enable-features=secrets".to_owned()],
+        });
+        site.marathon_process = Some(start(cluster, "marathon", &["marathon"], &args));
+        cluster.wait("Marathon answers", 60, || !site.get("/v2/info").is_null());
+        site
+    }
+
+    fn cgroups(&self) -> String {
+        format!("mesos-e2e-{}", std::process::id())
+    }
+
+    /// What Marathon answers; null when it does not.
+    pub fn get(&self, path: &str) -> Value {
+        let output = Command::new("curl")
+            .args(["-fsS", "--max-time", "10"])
+            .arg(format!("{}{path}", self.marathon))
+            .output()
+            .unwrap();
+        serde_json::from_slice(&output.stdout).unwrap_or_default()
+    }
+
+    /// What the Mesos master says.
+    pub fn state(&self) -> Value {
+        mesos_state_of(&format!("http://{}", self.master), true)
+    }
+
+    /// Versions of apps, by id.
+    pub fn apps(&self) -> BTreeMap<String, String> {
+        let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+        self.get("/v2/apps")["apps"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|app| (text(&app["id"]), text(&app["version"])))
+            .collect()
+    }
+
+    /// Ids of an app's tasks.
+    pub fn tasks(&self, app: &str) -> Vec<String> {
+        self.get(&format!("/v2/apps{app}/tasks"))["tasks"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|t| t["id"].as_str().map(str::to_owned))
+            .collect()
+    }
+
+    /// Names of the registered frameworks.
+    pub fn frameworks(&self) -> Vec<String> {
+        let state = self.state();
+        let frameworks = state["frameworks"].as_array().cloned().unwrap_or_default();
+        frameworks
+            .iter()
+            .filter_map(|f| f["name"].as_str().map(str::to_owned))
+            .collect()
+    }
+
+    /// Everything that is reserved at run time, and every task.
+    pub fn held(&self) -> Vec<String> {
+        let state = self.state();
+        let slaves = state["slaves"].as_array().cloned().unwrap_or_default();
+        let mut held: Vec<String> = slaves
+            .iter()
+            .filter_map(|s| s["reserved_resources"].as_object())
+            .flat_map(|roles| roles.keys().map(|role| format!("reserved for {role}")))
+            .collect();
+        held.extend(crate::support::tasks_in(&state));
+        held
+    }
+
+    /// Ends an agent of several with everything that runs there, as if its machine were gone.
+    pub fn lose(&self, agent: &str) {
+        let output = |args: &[&str]| {
+            let output = Command::new("ip").args(args).output().unwrap();
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        let spaces = output(&["netns", "list"]);
+        let own = spaces
+            .lines()
+            .filter_map(|line| line.split_whitespace().next())
+            .find(|name| output(&["-n", name, "address"]).contains(&format!(" {agent}/")))
+            .expect("the agent has a network namespace");
+        let supervisor = crate::support::processes::naming(&self.work_dir)
+            .into_iter()
+            .filter(|p| p.line.contains(&format!("--listen={agent}:")))
+            .map(|p| p.pid.to_string());
+        let inside = output(&["netns", "pids", own]);
+        for pid in supervisor.chain(inside.lines().map(str::to_owned)) {
+            if let Ok(pid) = pid.parse() {
+                let pid = nix::unistd::Pid::from_raw(pid);
+                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+            }
+        }
+    }
+
+    /// Kills the process `program` of an app's only task; returns the task's id.
+    pub fn kill(&self, app: &str, program: &str) -> String {
+        let task = self.tasks(app).pop().expect("the app has a task");
+        let pids: Vec<i32> = std::fs::read_dir("/proc")
+            .unwrap()
+            .flatten()
+            .filter_map(|e| e.file_name().to_str()?.parse().ok())
+            .filter(|pid| {
+                let link = |name: &str| std::fs::read_link(format!("/proc/{pid}/{name}"));
+                let own = link("cwd").is_ok_and(|cwd| cwd.to_string_lossy().contains(&task));
+                let exe = link("exe").unwrap_or_default();
+                own && exe.file_name().is_some_and(|name| name == program)
+            })
+            .collect();
+        assert!(!pids.is_empty(), "{app} has no process {program}");
+        for pid in pids {
+            let pid = nix::unistd::Pid::from_raw(pid);
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        }
+        task
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        drop(self.marathon_process.take());
+        self.mesos.clear();
+        if self.agents > 1 {
+            let down = Command::new(&self.program)
+                .args(["dev", "mesos", "--down", "--work-dir"])
+                .arg(&self.work_dir)
+                .status();
+            eprintln!("dev mesos --down: {down:?}");
+        }
+        // What the agent's executors leave is the agent's: its cgroup goes with the test.
+        let hierarchies = std::fs::read_dir("/sys/fs/cgroup");
+        for hierarchy in hierarchies.into_iter().flatten().flatten() {
+            let _ = std::fs::remove_dir(hierarchy.path().join(self.cgroups()));
+        }
+    }
+}
+
+/// Serves the files of a directory over HTTP until the test ends; returns the address.
+pub fn serve(dir: PathBuf, address: IpAddr) -> String {
+    let listener = TcpListener::bind((address, 0)).unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut request = String::new();
+            let _ = BufReader::new(&stream).read_line(&mut request);
+            let path = request.split(' ').nth(1).unwrap_or_default();
+            let name = path.rsplit('/').next().unwrap_or_default();
+            let (status, body) = match std::fs::read(dir.join(name)) {
+                Ok(body) => ("200 OK", body),
+                Err(_) => ("404 Not Found", Vec::new()),
+            };
+            let head = format!(
+                "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                body.len()
+            );
+            let _ = stream.write_all(head.as_bytes());
+            let _ = stream.write_all(&body);
+        }
+    });
+    url
+}
+
+fn start(cluster: &Cluster, name: &str, words: &[&str], args: &[String]) -> Running {
+    let log = std::fs::File::create(cluster.dir().join(format!("{name}.log"))).unwrap();
+    let child = Command::new(cluster.program())
+        .arg("dev")
+        .args(words)
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    Running(child)
+}
+
+fn free_ports(address: IpAddr, count: usize) -> Vec<u16> {
+    let held: Vec<TcpListener> = (0..count)
+        .map(|_| TcpListener::bind((address, 0)).unwrap())
+        .collect();
+    held.iter()
+        .map(|l| l.local_addr().unwrap().port())
+        .collect()
+}
+
+/// Options that name ports, all of which one agent in the machine's network has to have free.
+const PORTS: [&str; 12] = [
+    "etcd.client_port",
+    "etcd.peer_port",
+    "etcd.metrics_port",
+    "apiserver.port",
+    "apiserver.konnectivity_port",
+    "apiserver.konnectivity_admin_port",
+    "apiserver.konnectivity_health_port",
+    "controller_manager.port",
+    "proxy.port",
+    "proxy.http_port",
+    "proxy.metrics_port",
+    "framework.port",
+];
+
+/// An installation, whose record is in a folder of the test's.
+pub struct Installed<'a> {
+    pub cluster: &'a Cluster,
+    pub site: &'a Site,
+    state: &'a str,
+    args: Vec<String>,
+}
+
+impl<'a> Installed<'a> {
+    /// Nothing is installed yet; `sets` are options.
+    pub fn new(cluster: &'a Cluster, site: &'a Site, state: &'a str, sets: &[&str]) -> Self {
+        let ports = free_ports(site.address, PORTS.len() + 1);
+        let dir = |name: &str| cluster.dir().join(name).display().to_string();
+        let mut args = vec![
+            format!("--marathon={}", site.marathon),
+            "--serve".to_owned(),
+            "--yes".to_owned(),
+            format!("--serve-listen={}:{}", site.address, ports[PORTS.len()]),
+            format!("--set=etcd.host_path={}", dir("etcd")),
+            format!("--set=nodes.data_dir={}", dir("node")),
+            format!("--set=nodes.run_dir={}", dir("run")),
+            "--set=marathon.backoff=1".to_owned(),
+            "--set=nodes.min=1".to_owned(),
+        ];
+        if site.agents == 1 {
+            args.push("--set=marathon.require_ports=false".to_owned());
+            let named = PORTS.iter().zip(&ports);
+            args.extend(named.map(|(name, port)| format!("--set={name}={port}")));
+        }
+        args.extend(sets.iter().map(|set| format!("--set={set}")));
+        Self {
+            cluster,
+            site,
+            state,
+            args,
+        }
+    }
+
+    /// The directory into which the apps' keys are written for whoever brings them.
+    pub fn bundles(&self) -> PathBuf {
+        self.cluster.dir().join(self.state).join("bundles")
+    }
+
+    fn command(&self, words: &[&str], more: &[&str]) -> Command {
+        let args = self.args.iter().map(String::as_str);
+        let all: Vec<&str> = words
+            .iter()
+            .copied()
+            .chain(args)
+            .chain(more.iter().copied())
+            .collect();
+        self.cluster.command_in(self.state, &all)
+    }
+
+    /// `k8sm install` or `restore`, with the arguments of this cluster.
+    pub fn install(&self, words: &[&str], more: &[&str]) -> String {
+        finished(self.command(words, more), words)
+    }
+
+    /// The same, killed with -9 as soon as it has said that a step is done that is called so.
+    pub fn install_killed_after(&self, step: &str) {
+        killed_after(self.command(&["install"], &[]), step);
+    }
+
+    /// Another command about this cluster.
+    pub fn k8sm(&self, args: &[&str]) -> String {
+        finished(self.cluster.command_in(self.state, args), args)
+    }
+
+    /// Begins another command, waits until it says that a step is done, then runs `meanwhile`;
+    /// returns the exit code.
+    pub fn while_after(&self, args: &[&str], step: &str, meanwhile: impl FnOnce()) -> Option<i32> {
+        let mut running = after(self.cluster.command_in(self.state, args), step);
+        meanwhile();
+        running.0.wait().unwrap().code()
+    }
+
+    /// The same, killed.
+    pub fn killed_after(&self, args: &[&str], step: &str) {
+        killed_after(self.cluster.command_in(self.state, args), step);
+    }
+
+    /// A command that must fail with this exit code; what it said.
+    pub fn k8sm_fails(&self, args: &[&str], code: i32) -> String {
+        let output = self.cluster.command_in(self.state, args).output().unwrap();
+        let text = format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert_eq!(output.status.code(), Some(code), "k8sm {args:?}: {text}");
+        text
+    }
+
+    /// The record of the installation.
+    pub fn record(&self) -> Value {
+        let path = self.cluster.dir().join(self.state).join("install.json");
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    }
+
+    /// What `status` says.
+    pub fn status(&self) -> Value {
+        let mut command = self
+            .cluster
+            .command_in(self.state, &["status", "-o", "json"]);
+        let output = command.output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap_or_default()
+    }
+
+    /// kubectl with the kubeconfig that was written.
+    pub fn try_kubectl(&self, args: &[&str]) -> Result<String, String> {
+        let programs = PathBuf::from(std::env::var_os("K8SM_UPSTREAM_BIN").unwrap_or_default());
+        let output = Command::new(programs.join("kubectl"))
+            .arg("--kubeconfig")
+            .arg(self.cluster.dir().join(self.state).join("kubeconfig"))
+            .arg("--request-timeout=10s")
+            .args(args)
+            .output()
+            .unwrap();
+        match output.status.success() {
+            true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        }
+    }
+
+    /// The same, which must succeed.
+    pub fn kubectl(&self, args: &[&str]) -> String {
+        self.try_kubectl(args)
+            .unwrap_or_else(|error| panic!("kubectl {args:?}: {error}"))
+    }
+
+    /// A pod's container id and restarts, once it is ready.
+    pub fn container(&self, pod: &str) -> Option<(String, u64)> {
+        let text = self.try_kubectl(&["get", "pod", pod, "-o", "json"]).ok()?;
+        let pod: Value = serde_json::from_str(&text).ok()?;
+        let status = &pod["status"]["containerStatuses"][0];
+        (status["ready"] == true).then(|| {
+            let id = status["containerID"].as_str().unwrap_or_default();
+            (id.to_owned(), status["restartCount"].as_u64().unwrap_or(99))
+        })
+    }
+
+    /// Starts a pod of the image that every node has, and waits until it is ready.
+    pub fn run_pod(&self, name: &str) -> (String, u64) {
+        let image = format!("--image={}", cli::cluster::prepare::PAUSE_IMAGE);
+        self.kubectl(&["run", name, &image]);
+        self.cluster
+            .wait("the pod is ready", 90, || self.container(name).is_some());
+        self.container(name).unwrap()
+    }
+}
+
+fn finished(mut command: Command, what: &[&str]) -> String {
+    let begun = Instant::now();
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "k8sm {what:?}: {}\n{}{said}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+    );
+    eprintln!(
+        "{what:?} took {:.1} s\n{said}",
+        begun.elapsed().as_secs_f64()
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn killed_after(command: Command, step: &str) {
+    // Dropped, it is killed with -9.
+    drop(after(command, step));
+}
+
+/// A command that has said that a step is done.
+fn after(mut command: Command, step: &str) -> Running {
+    let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+    let mut child = child.unwrap();
+    let errors = child.stderr.take().unwrap();
+    let running = Running(child);
+    let (sender, lines) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(errors).lines().map_while(Result::ok) {
+            let _ = sender.send(line);
+        }
+    });
+    let deadline = Instant::now() + Duration::from_secs(120);
+    let mut seen = Vec::new();
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match lines.recv_timeout(left) {
+            Ok(line) if line.contains('✔') && line.contains(step) => return running,
+            Ok(line) => seen.push(line),
+            Err(error) => panic!("`{step}` was not done: {error}\n{}", seen.join("\n")),
+        }
+    }
+}
