@@ -223,7 +223,8 @@ impl Machine {
         Turn { notes, effect }
     }
 
-    fn name(&self) -> String {
+    /// The step that is under way, for people.
+    pub fn name(&self) -> String {
         self.steps
             .get(self.at)
             .map(Step::to_string)

@@ -9,9 +9,11 @@
 pub mod artifacts;
 pub mod diff;
 pub mod judge;
+pub mod leftovers;
 pub mod machine;
 pub mod plan;
 pub mod preflight;
+pub mod probe;
 
 pub use diff::{Change, diff};
 pub use judge::{Seen, Standing, World};

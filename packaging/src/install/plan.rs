@@ -26,6 +26,8 @@ pub enum Part {
     Proxy,
     /// Removes a member's directory, during an uninstallation.
     Wipe,
+    /// Looks at the agents, before an installation.
+    Probe,
 }
 
 impl Part {
@@ -37,6 +39,7 @@ impl Part {
             Some("apiserver") => Some(Self::ApiServer),
             Some("controller-manager") => Some(Self::ControllerManager),
             Some("proxy") => Some(Self::Proxy),
+            Some("probe") => Some(Self::Probe),
             Some(rest) => {
                 let (part, number) = rest.split_once('-')?;
                 number.parse::<u8>().ok()?;
@@ -68,6 +71,10 @@ pub enum Action {
     Snapshot,
     /// Waits until etcd has a leader and every member answers.
     Quorum,
+    /// Removes the member of etcd of this number that is to be replaced, as long as it is the old one.
+    RemoveMember(u8),
+    /// Adds its successor, which has no data yet.
+    AddMember(u8),
     /// Lets pods end, nodes are given back without a restart of pods elsewhere.
     EndPods,
     /// Removes the framework from Mesos, which ends its nodes.
@@ -94,6 +101,8 @@ impl fmt::Display for Action {
             ),
             Self::Snapshot => f.write_str("snapshot of etcd"),
             Self::Quorum => f.write_str("quorum of etcd"),
+            Self::RemoveMember(n) => write!(f, "remove the lost member etcd-{n} from etcd"),
+            Self::AddMember(n) => write!(f, "add the new member etcd-{n} to etcd"),
             Self::EndPods => f.write_str("end the pods"),
             Self::Teardown => f.write_str("remove the framework from Mesos"),
             Self::ForgetFramework => f.write_str("forget the framework's id"),
@@ -277,6 +286,25 @@ pub fn install(name: &str, wanted: &[Wanted], world: &World, nodes: u32) -> Vec<
     steps
 }
 
+/// The steps of `restore`, before those of `install`: etcd with the snapshot's content, and nothing
+/// in it about a framework and nodes that are not this cluster's.
+pub fn restore(name: &str, wanted: &[Wanted]) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for app in of_part(name, wanted, Part::Etcd) {
+        steps.push(Step::Put { app, wait: false });
+    }
+    for app in of_part(name, wanted, Part::Etcd) {
+        steps.push(Step::Await { app });
+    }
+    for app in of_part(name, wanted, Part::ApiServer) {
+        steps.push(Step::Put { app, wait: true });
+    }
+    steps.push(Step::Do(Action::Access));
+    steps.push(Step::Do(Action::ForgetFramework));
+    steps.push(Step::Do(Action::Complete));
+    steps
+}
+
 /// The steps of `upgrade`: a snapshot, then one app at a time, in the order in which Kubernetes
 /// allows versions to differ: etcd, API servers, what follows them, nodes by way of the framework.
 pub fn upgrade(name: &str, wanted: &[Wanted], world: &World) -> Vec<Step> {
@@ -301,6 +329,49 @@ pub fn upgrade(name: &str, wanted: &[Wanted], world: &World) -> Vec<Step> {
     steps.extend(surplus(name, wanted, world).map(|app| Step::Delete { app }));
     steps.push(Step::Do(Action::Kubeconfig));
     steps.push(Step::Do(Action::Complete));
+    steps
+}
+
+/// A member of etcd that is to begin anew because its data is lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replacement {
+    /// Its number.
+    pub number: u8,
+    /// The app that removes what is left of its data; none where nothing can be left.
+    pub wipe: Option<String>,
+}
+
+/// The steps of `upgrade` for a cluster one of whose members of etcd is replaced first.
+pub fn replace(
+    name: &str,
+    wanted: &[Wanted],
+    world: &World,
+    replacement: &Replacement,
+) -> Vec<Step> {
+    let number = replacement.number;
+    let app = format!("{}/etcd-{number}", group(name));
+    let as_wanted = world.apps.get(&app).is_some_and(|seen| {
+        let wanted = wanted.iter().find(|w| w.id == app);
+        wanted.is_some_and(|w| diff(&w.definition, &seen.definition).is_empty())
+    });
+    let mut steps = vec![Step::Do(Action::Snapshot)];
+    // Once the new one is there, its data is what has to be kept.
+    if !as_wanted {
+        steps.push(Step::Delete { app: app.clone() });
+        if let Some(wipe) = &replacement.wipe {
+            steps.push(Step::Put {
+                app: wipe.clone(),
+                wait: true,
+            });
+            steps.push(Step::Delete { app: wipe.clone() });
+        }
+        steps.push(Step::Do(Action::RemoveMember(number)));
+        steps.push(Step::Do(Action::AddMember(number)));
+    }
+    steps.push(Step::Put { app, wait: true });
+    steps.push(Step::Do(Action::Quorum));
+    let rest = upgrade(name, wanted, world).into_iter();
+    steps.extend(rest.filter(|s| *s != Step::Do(Action::Snapshot)));
     steps
 }
 
@@ -346,6 +417,7 @@ pub fn uninstall(name: &str, world: &World, keep_data: bool, wipes: &[String]) -
     let mut steps = Vec::new();
     give_back(name, world, &mut steps);
     for part in [
+        Part::Probe,
         Part::Proxy,
         Part::Framework,
         Part::ControllerManager,
@@ -378,174 +450,45 @@ pub fn uninstall(name: &str, world: &World, keep_data: bool, wipes: &[String]) -
     steps
 }
 
-/// Apps that remove a cluster's directories below `host_path` from these agents: each does it once,
-/// says so by its health, and waits to be deleted.
+/// Apps that remove a cluster's directories below `host_path` from these agents.
 pub fn wipes(name: &str, install_id: &str, host_path: &str, hosts: &[&str]) -> Vec<Wanted> {
     let directory = format!("{}/{name}", host_path.trim_end_matches('/'));
-    let quoted = directory.replace('\'', r"'\''");
     (0_u8..)
         .zip(hosts)
-        .map(|(number, host)| {
-            let id = format!("{}/wipe-{number}", group(name));
-            let definition = json!({
-                "id": id,
-                "cmd": format!("rm -rf -- '{quoted}' && touch done && while :; do sleep 60; done"),
-                "user": "root",
-                "instances": 1,
-                "cpus": 0.1,
-                "mem": 32.0,
-                "disk": 0.0,
-                "networks": [{"mode": "host"}],
-                "portDefinitions": [],
-                "constraints": [["hostname", "CLUSTER", host]],
-                "labels": {INSTALL_LABEL: install_id},
-                "healthChecks": [{
-                    "protocol": "COMMAND",
-                    "command": {"value": "test -e done"},
-                    "gracePeriodSeconds": 300,
-                    "intervalSeconds": 1,
-                    "timeoutSeconds": 5,
-                    "maxConsecutiveFailures": 30,
-                }],
-            });
-            Wanted { id, definition }
-        })
+        .map(|(number, host)| wipe(name, install_id, number, &directory, host))
         .collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::install::judge::Seen;
-    use serde_json::json;
-
-    fn wanted(ids: &[&str]) -> Vec<Wanted> {
-        let one = |id: &&str| Wanted {
-            id: (*id).to_owned(),
-            definition: json!({"id": id, "instances": 1}),
-        };
-        ids.iter().map(one).collect()
-    }
-
-    fn world(ids: &[&str]) -> World {
-        let seen = |id: &&str| {
-            let seen = Seen {
-                definition: json!({"id": id, "instances": 1}),
-                instances: 1,
-                running: 1,
-                healthy: 1,
-                ..Seen::default()
-            };
-            ((*id).to_owned(), seen)
-        };
-        World {
-            apps: ids.iter().map(seen).collect(),
-        }
-    }
-
-    const ALL: [&str; 7] = [
-        "/k8s-cp/etcd-0",
-        "/k8s-cp/etcd-1",
-        "/k8s-cp/etcd-2",
-        "/k8s-cp/apiserver",
-        "/k8s-cp/controller-manager",
-        "/k8s",
-        "/k8s-cp/proxy",
-    ];
-
-    fn lines(steps: &[Step]) -> String {
-        let line = |s: &Step| match s {
-            Step::Put { app, wait: true } => format!("put {app} and wait\n"),
-            Step::Put { app, wait: false } => format!("put {app}\n"),
-            other => format!("{other}\n"),
-        };
-        steps.iter().map(line).collect()
-    }
-
-    #[test]
-    fn the_steps_are_as_documented() {
-        let (all, none) = (wanted(&ALL), World::default());
-        let there = world(&ALL);
-        insta::assert_snapshot!(format!(
-            "install\n{}\nupgrade\n{}\nstop\n{}\nuninstall\n{}\nuninstall --keep-data\n{}",
-            lines(&install("k8s", &all, &none, 3)),
-            lines(&upgrade("k8s", &all, &there)),
-            lines(&stop("k8s", &there)),
-            lines(&uninstall(
-                "k8s",
-                &there,
-                false,
-                &["/k8s-cp/wipe-0".to_owned()]
-            )),
-            lines(&uninstall("k8s", &there, true, &[])),
-        ));
-    }
-
-    #[test]
-    fn a_directory_is_removed_by_an_app_on_its_agent_and_no_other() {
-        let apps = wipes("k8s", "id", "/var/lib/it's/", &["agent-7"]);
-        let definition = &apps[0].definition;
-        assert_eq!(
-            definition["constraints"],
-            json!([["hostname", "CLUSTER", "agent-7"]])
-        );
-        let command = definition["cmd"].as_str().unwrap();
-        assert!(
-            command.starts_with(r"rm -rf -- '/var/lib/it'\''s/k8s' && "),
-            "{command}"
-        );
-        assert_eq!(Part::of("k8s", &apps[0].id), Some(Part::Wipe));
-    }
-
-    #[test]
-    fn members_of_a_cluster_that_runs_change_one_at_a_time() {
-        let steps = install("k8s", &wanted(&ALL), &world(&ALL), 0);
-        let waits = steps.iter().all(|s| match s {
-            Step::Put { app, wait } => !app.contains("etcd") || *wait,
-            _ => true,
-        });
-        assert!(waits, "{}", lines(&steps));
-    }
-
-    #[test]
-    fn an_app_is_only_ours_by_its_whole_name() {
-        let part = |id| Part::of("k8s", id);
-        assert_eq!(part("/k8s"), Some(Part::Framework));
-        assert_eq!(part("/k8s-cp/etcd-4"), Some(Part::Etcd));
-        assert_eq!(part("/k8s-cp/proxy"), Some(Part::Proxy));
-        for other in [
-            "/k8s2",
-            "/k8s-cp",
-            "/k8s-cp/etcd-x",
-            "/k8s-cp/other",
-            "/a/k8s",
-            "k8s",
-        ] {
-            assert_eq!(part(other), None, "{other}");
-        }
-    }
-
-    #[test]
-    fn a_dry_run_says_what_is_created_changed_kept_and_removed() {
-        let mut world = world(&["/k8s", "/k8s-cp/proxy", "/k8s-cp/etcd-0", "/k8s-cp/etcd-9"]);
-        if let Some(app) = world.apps.get_mut("/k8s") {
-            app.definition["instances"] = json!(0);
-        }
-        let plan = changes(
-            "k8s",
-            &wanted(&["/k8s-cp/etcd-0", "/k8s-cp/apiserver", "/k8s"]),
-            &world,
-        );
-        let shown: Vec<(String, What)> = plan.iter().map(|p| (p.app.clone(), p.what)).collect();
-        assert_eq!(
-            shown,
-            [
-                ("/k8s-cp/etcd-0".to_owned(), What::Keep),
-                ("/k8s-cp/apiserver".to_owned(), What::Create),
-                ("/k8s".to_owned(), What::Update),
-                ("/k8s-cp/proxy".to_owned(), What::Remove),
-            ]
-        );
-        assert_eq!(plan[2].changes, ["instances: 0 -> 1"]);
-    }
+/// An app that removes a directory from an agent: it does it once, says so by its health, and
+/// waits to be deleted.
+pub fn wipe(name: &str, install_id: &str, number: u8, directory: &str, host: &str) -> Wanted {
+    let quoted = directory.replace('\'', r"'\''");
+    let id = format!("{}/wipe-{number}", group(name));
+    let definition = json!({
+        "id": id,
+        "cmd": format!("rm -rf -- '{quoted}' && touch done && while :; do sleep 60; done"),
+        "user": "root",
+        "instances": 1,
+        "cpus": 0.1,
+        "mem": 32.0,
+        "disk": 0.0,
+        "networks": [{"mode": "host"}],
+        "portDefinitions": [],
+        "constraints": [["hostname", "CLUSTER", host]],
+        "labels": {INSTALL_LABEL: install_id},
+        "healthChecks": [{
+            "protocol": "COMMAND",
+            "command": {"value": "test -e done"},
+            "gracePeriodSeconds": 300,
+            // Without it Marathon waits for 15 s.
+            "delaySeconds": 1,
+            "intervalSeconds": 1,
+            "timeoutSeconds": 5,
+            "maxConsecutiveFailures": 30,
+        }],
+    });
+    Wanted { id, definition }
 }
+
+#[cfg(test)]
+mod tests;

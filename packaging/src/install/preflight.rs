@@ -2,6 +2,8 @@
 //! makes: which agents etcd and the API servers get, where etcd keeps its data, how keys travel.
 //! Each choice comes with its reason.
 
+mod choose;
+
 use std::fmt;
 use std::net::Ipv4Addr;
 
@@ -12,14 +14,12 @@ use super::plan::{Part, group};
 use crate::marathon::{AgentHost, EtcdStorage};
 use crate::options::Options;
 
+pub use choose::{choose, replace_member};
+
 /// Oldest Mesos.
 pub const OLDEST_MESOS: (u32, u32) = (1, 9);
 /// Oldest Marathon.
 pub const OLDEST_MARATHON: (u32, u32) = (1, 5);
-/// The role of DC/OS' public agents.
-const PUBLIC_ROLE: &str = "slave_public";
-/// API servers may move to this many agents beside those that they start on.
-const SPARE_API_HOSTS: usize = 2;
 
 /// An agent of Mesos.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -121,7 +121,8 @@ impl fmt::Display for Finding {
     }
 }
 
-fn finding(level: Level, what: impl Into<String>, remedy: impl Into<String>) -> Finding {
+/// A finding.
+pub(super) fn finding(level: Level, what: impl Into<String>, remedy: impl Into<String>) -> Finding {
     Finding {
         level,
         what: what.into(),
@@ -161,6 +162,9 @@ pub fn check(options: &Options, found: &Situation, own: Option<&str>) -> Vec<Fin
     names(options, found, own, &mut findings);
     ports(options, found, &mut findings);
     ways(options, found, &mut findings);
+    if own.is_none() {
+        room(options, found, &mut findings);
+    }
     findings.sort_by_key(|f| std::cmp::Reverse(f.level));
     findings
 }
@@ -182,7 +186,9 @@ fn versions(found: &Situation, findings: &mut Vec<Finding>) {
 
 fn names(options: &Options, found: &Situation, own: Option<&str>, findings: &mut Vec<Finding>) {
     let name = &options.service.name;
-    for (id, seen) in &found.world.apps {
+    // An earlier look at the agents that was interrupted is in nobody's way.
+    let lasting = found.world.apps.iter();
+    for (id, seen) in lasting.filter(|(id, _)| Part::of(name, id) != Some(Part::Probe)) {
         if own.is_none() || seen.install_id() != own {
             let whose = match seen.install_id() {
                 Some(other) => format!("belongs to the installation {other}"),
@@ -272,251 +278,60 @@ fn ways(options: &Options, found: &Situation, findings: &mut Vec<Finding>) {
     }
 }
 
+/// Whether the agents together have room for the control plane and one node. What others use is
+/// not known here, so this finds only what can never fit.
+fn room(options: &Options, found: &Situation, findings: &mut Vec<Finding>) {
+    let o = options;
+    let members = match o.etcd.storage.as_str() {
+        "external" => 0,
+        _ => o.etcd.count,
+    };
+    let doors = if o.proxy.enabled {
+        o.proxy.instances
+    } else {
+        0
+    };
+    let parts = [
+        (members, o.etcd.cpus, o.etcd.mem),
+        (o.apiserver.instances, o.apiserver.cpus, o.apiserver.mem),
+        (
+            o.controller_manager.instances,
+            o.controller_manager.cpus,
+            o.controller_manager.mem,
+        ),
+        (1, o.framework.cpus, o.framework.mem),
+        (doors, o.proxy.cpus, o.proxy.mem),
+        (1, o.nodes.cpus, o.nodes.mem),
+    ];
+    let add = |of: fn(&(u32, f64, u32)) -> f64| parts.iter().map(of).sum::<f64>();
+    let active = || found.agents.iter().filter(|a| a.active);
+    for (what, needed, there) in [
+        (
+            "CPUs",
+            add(|(n, cpus, _)| f64::from(*n) * cpus),
+            active().map(|a| a.cpus).sum::<f64>(),
+        ),
+        (
+            "MiB of memory",
+            add(|(n, _, mem)| f64::from(*n) * f64::from(*mem)),
+            active().map(|a| a.mem).sum::<f64>(),
+        ),
+    ] {
+        if needed > there {
+            findings.push(finding(
+                Level::Fatal,
+                format!(
+                    "the control plane and one node need {needed:.1} {what}, and all agents together have {there:.1}"
+                ),
+                "add agents, or lower etcd.count and the cpus and mem of the components (`k8sm options`)",
+            ));
+        }
+    }
+}
+
 fn can_reserve(found: &Situation) -> bool {
     let role = found.marathon_role.as_deref().is_some_and(|r| r != "*");
     role && found.marathon_principal.is_some()
-}
-
-/// Chooses, keeping what was chosen before where that still is possible.
-pub fn choose(
-    options: &Options,
-    found: &Situation,
-    before: Option<&Choice>,
-) -> Result<Choice, Finding> {
-    let mut why = Vec::new();
-    let etcd_storage = match before {
-        Some(before) => before.etcd_storage,
-        None => storage(options, found, &mut why),
-    };
-    let etcd_hosts = match before {
-        Some(before) if !before.etcd_hosts.is_empty() => before.etcd_hosts.clone(),
-        _ if etcd_storage == EtcdStorage::External => Vec::new(),
-        _ => etcd_agents(options, found, &mut why)?,
-    };
-    let api_hosts = api_agents(options, found, &etcd_hosts, before, &mut why)?;
-    let pki = match options.pki.source.as_str() {
-        "auto" if found.marathon_secrets => {
-            why.push("keys travel as Marathon's secrets, since it has them".to_owned());
-            "secrets"
-        }
-        "auto" => {
-            why.push(
-                "keys travel in the apps' environment, since Marathon has no secrets".to_owned(),
-            );
-            "env"
-        }
-        other => other,
-    };
-    Ok(Choice {
-        etcd_hosts,
-        etcd_storage,
-        api_hosts,
-        pki: pki.to_owned(),
-        why,
-    })
-}
-
-fn storage(options: &Options, found: &Situation, why: &mut Vec<String>) -> EtcdStorage {
-    match options.etcd.storage.as_str() {
-        "external" => EtcdStorage::External,
-        "persistent" => EtcdStorage::Persistent,
-        "host_path" => EtcdStorage::HostPath,
-        _ if can_reserve(found) => {
-            why.push(format!(
-                "etcd gets reserved volumes, since Marathon has the role {}",
-                found.marathon_role.as_deref().unwrap_or_default()
-            ));
-            EtcdStorage::Persistent
-        }
-        _ => {
-            why.push(format!(
-                "etcd keeps its data below {} on its agents, since Marathon has no role and principal to reserve volumes with",
-                options.etcd.host_path
-            ));
-            EtcdStorage::HostPath
-        }
-    }
-}
-
-/// Agents that can run a task of the control plane.
-fn eligible(found: &Situation) -> Vec<(&Agent, Ipv4Addr)> {
-    found
-        .agents
-        .iter()
-        .filter(|a| a.active && a.role.as_deref() != Some(PUBLIC_ROLE))
-        .filter_map(|a| Some((a, a.address?)))
-        .collect()
-}
-
-fn host(agent: &Agent, address: Ipv4Addr) -> AgentHost {
-    AgentHost {
-        hostname: agent.hostname.clone(),
-        address,
-    }
-}
-
-fn etcd_agents(
-    options: &Options,
-    found: &Situation,
-    why: &mut Vec<String>,
-) -> Result<Vec<AgentHost>, Finding> {
-    let etcd = &options.etcd;
-    let count = usize::try_from(etcd.count).unwrap_or(usize::MAX);
-    let agents = eligible(found);
-    if !etcd.agents.is_empty() {
-        return etcd
-            .agents
-            .iter()
-            .map(|name| {
-                let agent = agents.iter().find(|(a, _)| a.hostname == *name);
-                agent.map(|(a, ip)| host(a, *ip)).ok_or_else(|| {
-                    finding(
-                        Level::Fatal,
-                        format!("etcd.agents names {name}, which is no active agent of Mesos"),
-                        format!("there are: {}", listed(&agents)),
-                    )
-                })
-            })
-            .collect();
-    }
-    let ports = [etcd.client_port, etcd.peer_port, etcd.metrics_port];
-    let mut fit: Vec<_> = agents
-        .iter()
-        .filter(|(a, _)| {
-            let roomy = a.cpus >= etcd.cpus
-                && a.mem >= f64::from(etcd.mem)
-                && a.disk >= f64::from(etcd.disk);
-            let required = options.marathon.require_ports;
-            roomy && (!required || ports.iter().all(|p| a.offers(*p)))
-        })
-        .collect();
-    if fit.len() < count {
-        return Err(shortage("etcd", count, fit.len(), &ports, options, &agents));
-    }
-    // The roomiest first, so that a busy store disturbs least; names decide between equals.
-    fit.sort_by(|(a, _), (b, _)| {
-        b.disk
-            .total_cmp(&a.disk)
-            .then_with(|| a.hostname.cmp(&b.hostname))
-    });
-    let chosen: Vec<AgentHost> = fit
-        .into_iter()
-        .take(count)
-        .map(|(a, ip)| host(a, *ip))
-        .collect();
-    let names: Vec<&str> = chosen.iter().map(|h| h.hostname.as_str()).collect();
-    why.push(format!(
-        "etcd runs on {}: the agents with most disk",
-        names.join(", ")
-    ));
-    Ok(chosen)
-}
-
-fn shortage(
-    what: &str,
-    wanted: usize,
-    fit: usize,
-    ports: &[u16],
-    options: &Options,
-    agents: &[(&Agent, Ipv4Addr)],
-) -> Finding {
-    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
-    let mut remedy = match what {
-        "etcd" => "lower etcd.count, cpus, mem or disk".to_owned(),
-        _ => "lower apiserver.instances, cpus or mem".to_owned(),
-    };
-    if options.marathon.require_ports {
-        remedy.push_str(&format!(
-            "; let agents offer the ports {} (--resources), or set marathon.require_ports to false where nobody else uses them",
-            ports.join(", ")
-        ));
-    }
-    finding(
-        Level::Fatal,
-        format!(
-            "{what} needs {wanted} agent(s) with room, {fit} of {} have it ({})",
-            agents.len(),
-            listed(agents)
-        ),
-        remedy,
-    )
-}
-
-fn listed(agents: &[(&Agent, Ipv4Addr)]) -> String {
-    const MOST: usize = 10;
-    let names: Vec<&str> = agents
-        .iter()
-        .take(MOST)
-        .map(|(a, _)| a.hostname.as_str())
-        .collect();
-    let more = if agents.len() > MOST { ", ..." } else { "" };
-    format!("{}{more}", names.join(", "))
-}
-
-fn api_agents(
-    options: &Options,
-    found: &Situation,
-    etcd_hosts: &[AgentHost],
-    before: Option<&Choice>,
-    why: &mut Vec<String>,
-) -> Result<Vec<AgentHost>, Finding> {
-    let api = &options.apiserver;
-    let wanted = usize::try_from(api.instances).unwrap_or(usize::MAX);
-    if let Some(before) = before
-        && before.api_hosts.len() >= wanted
-    {
-        return Ok(before.api_hosts.clone());
-    }
-    let ports = [
-        api.port,
-        api.konnectivity_port,
-        api.konnectivity_admin_port,
-        api.konnectivity_health_port,
-    ];
-    let agents = eligible(found);
-    let mut fit: Vec<_> = agents
-        .iter()
-        .filter(|(a, _)| {
-            let required = options.marathon.require_ports;
-            a.cpus >= api.cpus
-                && a.mem >= f64::from(api.mem)
-                && (!required || ports.iter().all(|p| a.offers(*p)))
-        })
-        .collect();
-    if fit.len() < wanted {
-        return Err(shortage(
-            "the API",
-            wanted,
-            fit.len(),
-            &ports,
-            options,
-            &agents,
-        ));
-    }
-    // Those that were chosen before, so that nobody has to learn new addresses; then etcd's.
-    let rank = |a: &Agent| {
-        let known = before.is_some_and(|b| b.api_hosts.iter().any(|h| h.hostname == a.hostname));
-        let near = etcd_hosts.iter().any(|h| h.hostname == a.hostname);
-        (!known, !near)
-    };
-    fit.sort_by(|(a, _), (b, _)| {
-        rank(a)
-            .cmp(&rank(b))
-            .then_with(|| a.hostname.cmp(&b.hostname))
-    });
-    let most = wanted + SPARE_API_HOSTS;
-    let chosen: Vec<AgentHost> = fit
-        .into_iter()
-        .take(most)
-        .map(|(a, ip)| host(a, *ip))
-        .collect();
-    let names: Vec<&str> = chosen.iter().map(|h| h.hostname.as_str()).collect();
-    why.push(format!(
-        "API servers may run on {} ({} at a time)",
-        names.join(", "),
-        api.instances
-    ));
-    Ok(chosen)
 }
 
 #[cfg(test)]

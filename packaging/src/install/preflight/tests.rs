@@ -178,3 +178,35 @@ fn keys_in_the_environment_are_said_loudly() {
         .any(|f| f.level == Level::Warning && f.what.contains("environment"));
     assert!(warned, "{findings:?}");
 }
+
+#[test]
+fn a_control_plane_that_never_fits_is_refused_with_what_there_is() {
+    let mut found = situation();
+    found.agents.truncate(1);
+    found.agents[0].cpus = 2.0;
+    let one = options(&["etcd.count=1", "apiserver.instances=1"]);
+    let text = fatal(&one, &found, None).join("\n");
+    assert!(
+        text.contains("3.0 CPUs") || text.contains("3.1 CPUs"),
+        "{text}"
+    );
+    assert!(text.contains("together have 2.0"), "{text}");
+    assert_eq!(fatal(&one, &found, Some("mine")), Vec::<String>::new());
+}
+
+#[test]
+fn a_lost_member_of_etcd_stays_on_its_agent_or_moves_to_one_without_a_member() {
+    let options = options(&[]);
+    let before = choose(&options, &situation(), None).unwrap();
+    let same = replace_member(&options, &situation(), &before, 1).unwrap();
+    assert_eq!(same.etcd_hosts, before.etcd_hosts);
+    let mut found = situation();
+    found.agents.retain(|a| a.hostname != "agent-4");
+    let moved = replace_member(&options, &found, &before, 1).unwrap();
+    assert_eq!(names(&moved.etcd_hosts), ["agent-2", "agent-1", "agent-3"]);
+    found.agents.retain(|a| a.hostname != "agent-1");
+    let full = replace_member(&options, &found, &before, 1).unwrap_err();
+    assert!(full.what.contains("etcd needs 1 agent"), "{full}");
+    let none = replace_member(&options, &found, &before, 7).unwrap_err();
+    assert!(none.what.contains("etcd-7"), "{none}");
+}
