@@ -154,7 +154,7 @@ async fn a_task_sees_its_image_its_sandbox_and_nothing_of_the_agent() {
     };
     let text = said(&cluster, "t1");
     assert_eq!(failed.message(), "Command exited with status 3", "{text}");
-    insta::assert_snapshot!(text, @"");
+    insta::assert_snapshot!(text);
     let result = sandbox(&cluster, "t1").join("result");
     assert_eq!(std::fs::read_to_string(result).unwrap(), "written");
     // Nothing of the container stays.
@@ -178,7 +178,7 @@ async fn a_docker_task_runs_in_docker_s_manner() {
     let task = docker_task("d1", &["id", "cwd", "env=MESOS_SANDBOX", "ls=/"]);
     framework.launch(task).await;
     framework.update_to(S::TaskFinished).await;
-    insta::assert_snapshot!(said(&cluster, "d1"), @"");
+    insta::assert_snapshot!(said(&cluster, "d1"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -201,6 +201,8 @@ async fn an_executor_runs_from_an_image_through_a_restart_of_the_agent() {
     assert!(!Path::new(&root).join("home").exists());
     cluster.kill_agent();
     cluster.start_agent();
+    // It is back; messages to an agent that is away are lost.
+    framework.wait("offer", |e| e.offers).await;
     framework.ask(&target, "echo").await;
     framework.message(&target, "exit 0").await;
     framework.failure().await;

@@ -330,7 +330,7 @@ async fn what_the_agent_cannot_do_fails_the_launch_by_name() {
     assert_eq!(failed.reason(), Reason::ContainerLaunchFailed);
     let words = failed.message();
     assert!(
-        words.contains("container images are not implemented"),
+        words.contains("this agent runs no images; start it with --image-providers"),
         "{words}"
     );
 }

@@ -34,6 +34,9 @@ fn append<W: std::io::Write>(archive: &mut tar::Builder<W>, path: &str, content:
     let mut header = tar::Header::new_gnu();
     header.set_size(content.len() as u64);
     header.set_mode(0o755);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
     archive.append_data(&mut header, path, content).unwrap();
 }
 
