@@ -139,6 +139,11 @@ impl Catalog {
         self.upstream.join(name)
     }
 
+    /// The folder of our programs.
+    pub fn own_dir(&self) -> &Path {
+        &self.own
+    }
+
     /// The folder of the upstream programs.
     pub fn upstream_dir(&self) -> &Path {
         &self.upstream

@@ -88,6 +88,15 @@ pub enum Error {
     /// The artifacts directory.
     #[error(transparent)]
     Artifacts(#[from] crate::artifacts::Error),
+    /// Images.
+    #[error(transparent)]
+    Images(#[from] crate::images::Error),
+    /// The DC/OS package.
+    #[error(transparent)]
+    Package(#[from] crate::package::Error),
+    /// `dcos kubernetes`.
+    #[error(transparent)]
+    Plugin(#[from] crate::dcos_plugin::Error),
     /// An installed cluster.
     #[error(transparent)]
     Install(#[from] crate::install::Error),

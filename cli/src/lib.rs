@@ -11,8 +11,11 @@
 //! | removes everything again | [`clean`] |
 //! | the command of every Marathon app | [`run`] |
 //! | what agents and apps fetch | [`artifacts`] |
+//! | images of the programs, and registries | [`images`] |
 //! | Marathon's REST API | [`marathon`] |
 //! | clusters on a Mesos with Marathon | [`install`] |
+//! | the DC/OS package: built, checked, rendered, served | [`package`] |
+//! | the one app of the DC/OS package, service accounts | [`siblings`], [`service_account`], [`dcos_plugin`] |
 //! | upstream programs, and where all programs are | [`upstream`], [`catalog`] |
 
 pub mod args;
@@ -21,15 +24,20 @@ pub mod catalog;
 pub mod clean;
 pub mod cluster;
 pub mod commands;
+pub mod dcos_plugin;
 pub mod error;
 pub mod http;
+pub mod images;
 pub mod install;
 pub mod instance;
 pub mod marathon;
+pub mod package;
 pub mod preflight;
 pub mod procfs;
 pub mod progress;
 pub mod renewal;
 pub mod run;
+pub mod service_account;
+pub mod siblings;
 pub mod supervise;
 pub mod upstream;

@@ -62,10 +62,7 @@ fn io(attempt: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
 }
 
 /// Where the sandbox is, inside and outside, if this process is in an image.
-fn sandboxes(
-    inside: Option<OsString>,
-    outside: Option<OsString>,
-) -> Option<(PathBuf, PathBuf)> {
+fn sandboxes(inside: Option<OsString>, outside: Option<OsString>) -> Option<(PathBuf, PathBuf)> {
     let (inside, outside) = (PathBuf::from(inside?), PathBuf::from(outside?));
     (inside != outside).then_some((inside, outside))
 }

@@ -26,6 +26,9 @@ pub enum Error {
     /// An image.
     #[error(transparent)]
     Image(#[from] packaging::image::Error),
+    /// An image's archive.
+    #[error(transparent)]
+    Images(#[from] crate::images::Error),
     /// The payload.
     #[error(transparent)]
     Payload(#[from] packaging::payload::Error),

@@ -2,21 +2,20 @@
 //! of it is safe to repeat, and only what changed is made again.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use packaging::control_plane::{ControlPlane, Process, ensure_encryption_config};
 use packaging::files::{PUBLIC, SECRET, make_dir, read_optional, write_atomic};
-use packaging::image::Image;
+use packaging::image::definitions::{self, Choices};
+use packaging::image::{Compression, Writer};
 use packaging::kubeconfig::{Kubeconfig, Source};
 use packaging::payload::{self, Contents};
 use packaging::pki::{Authority, Change, Name, Pki};
-use sha2::{Digest, Sha256};
 
 use super::Error;
-use crate::catalog::{Catalog, Own};
+use crate::catalog::Catalog;
+use crate::images::{self, Programs};
 use crate::instance::{Paths, Settings};
 use crate::upstream::COMPONENTS;
 
@@ -166,14 +165,7 @@ pub fn payload(paths: &Paths, settings: &Settings, catalog: &Catalog) -> Result<
 
 /// The same in any directory, with image archives beside those that every cluster needs.
 pub fn payload_in(dir: &Path, more: &[PathBuf], catalog: &Catalog) -> Result<Payload, Error> {
-    let mut images: Vec<(String, PathBuf)> = images(catalog)
-        .into_iter()
-        .map(|(name, image)| {
-            let path = dir.join(&name);
-            ensure_image(&image, &path)?;
-            Ok((name, path))
-        })
-        .collect::<Result<_, Error>>()?;
+    let mut images = images(dir, catalog)?;
     for (number, path) in more.iter().enumerate() {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         images.push((format!("extra-{number}-{name}"), path.clone()));
@@ -230,84 +222,28 @@ fn remove_other_payloads(dir: &Path, keep: &str) {
 }
 
 /// The images that every cluster needs, and the example's; the pause image first.
-fn images(catalog: &Catalog) -> Vec<(String, Image)> {
-    let source = "org.opencontainers.image.source";
-    let own = "https://github.com/mesosphere/kubernetes-mesos";
-    let image = |reference: &str, name: &str, program: PathBuf, from: &str| {
-        Image::of_program(reference, name, program)
-            .label("org.opencontainers.image.title", name)
-            .label("org.opencontainers.image.licenses", "Apache-2.0")
-            .label(source, from)
-    };
-    vec![
-        (
-            "pause.tar".to_owned(),
-            image(PAUSE_IMAGE, "pause", catalog.own(Own::Pause), own),
-        ),
-        (
-            "coredns.tar".to_owned(),
-            image(
-                &coredns_image(),
-                "coredns",
-                catalog.upstream("coredns"),
-                "https://github.com/coredns/coredns",
-            ),
-        ),
-        (
-            "konnectivity-agent.tar".to_owned(),
-            image(
-                &konnectivity_image(),
-                "proxy-agent",
-                catalog.upstream("proxy-agent"),
-                "https://github.com/kubernetes-sigs/apiserver-network-proxy",
-            ),
-        ),
-        (
-            "hello.tar".to_owned(),
-            image(HELLO_IMAGE, "hello", catalog.own(Own::Hello), own),
-        ),
-    ]
-}
+const NODE_IMAGES: [&str; 4] = ["pause", "coredns", "konnectivity-agent", "hello"];
 
-/// Writes an image archive unless it is there and made of the same files.
-fn ensure_image(image: &Image, path: &Path) -> Result<(), Error> {
-    use std::os::unix::fs::MetadataExt;
-    let mut hash = Sha256::new();
-    hash.update(format!("{image:?}"));
-    for file in &image.files {
-        if let packaging::image::Content::File(source) = &file.content {
-            let m = std::fs::metadata(source).map_err(|e| Error::Io {
-                action: "read",
-                path: source.clone(),
-                source: e,
-            })?;
-            hash.update(format!("{} {} {}", m.len(), m.mtime(), m.mtime_nsec()));
-        }
+/// Writes their archives: file name and path of each.
+fn images(dir: &Path, catalog: &Catalog) -> Result<Vec<(String, PathBuf)>, Error> {
+    let programs = Programs::new(Some(catalog.own_dir()), catalog.upstream_dir())?;
+    // On one machine packing takes longer than moving.
+    let kind = Compression::None;
+    let mut writer = Writer::new(kind);
+    let mut files = Vec::new();
+    for name in NODE_IMAGES {
+        let definition = definitions::of(&[name.to_owned()])
+            .map_err(images::Error::from)?
+            .remove(0);
+        let image = definition
+            .image(&programs, &Choices::default())
+            .map_err(images::Error::from)?;
+        let file = format!("{name}.tar");
+        let path = dir.join(&file);
+        images::ensure(&mut writer, kind, &image, &path)?;
+        files.push((file, path));
     }
-    let fingerprint: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
-    let note = path.with_extension("fingerprint");
-    if path.is_file() && read_optional(&note)?.as_deref() == Some(fingerprint.as_bytes()) {
-        return Ok(());
-    }
-    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-    let io = |action| {
-        let path = temporary.clone();
-        move |source| Error::Io {
-            action,
-            path,
-            source,
-        }
-    };
-    let file = File::create(&temporary).map_err(io("write"))?;
-    let written = image.write(BufWriter::with_capacity(1 << 20, &file));
-    if let Err(error) = written {
-        let _ = std::fs::remove_file(&temporary);
-        return Err(error.into());
-    }
-    file.sync_all().map_err(io("write"))?;
-    std::fs::rename(&temporary, path).map_err(io("rename"))?;
-    write_atomic(&note, fingerprint.as_bytes(), PUBLIC)?;
-    Ok(())
+    Ok(files)
 }
 
 /// Versions of what a node runs.
