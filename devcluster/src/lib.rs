@@ -11,6 +11,7 @@ pub mod allocator;
 pub mod cli;
 mod client;
 pub mod clock;
+pub mod dcos;
 pub mod http;
 pub mod ids;
 pub mod marathon;

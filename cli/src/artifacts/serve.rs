@@ -33,21 +33,13 @@ struct Files {
 impl Server {
     /// Serves a directory; the list is read once. Must be called on a tokio runtime.
     pub async fn start(dir: &Path, listen: SocketAddr) -> Result<Self, Error> {
-        let manifest = super::manifest(dir)?;
+        let router = router(dir)?;
         let failed = |source| Error::Listen {
             address: listen,
             source,
         };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let files = Arc::new(Files {
-            dir: dir.to_owned(),
-            manifest,
-        });
-        let router = Router::new()
-            .route("/artifacts.json", get(list))
-            .route("/{digest}/{name}", get(file))
-            .with_state(files);
         let task = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, router).await {
                 tracing::error!("serving the artifacts ended: {error}");
@@ -71,6 +63,18 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// What serves a directory; the list is read once.
+pub fn router(dir: &Path) -> Result<Router, Error> {
+    let files = Arc::new(Files {
+        dir: dir.to_owned(),
+        manifest: super::manifest(dir)?,
+    });
+    Ok(Router::new()
+        .route("/artifacts.json", get(list))
+        .route("/{digest}/{name}", get(file))
+        .with_state(files))
 }
 
 async fn list(State(files): State<Arc<Files>>) -> Response {

@@ -78,8 +78,9 @@ fn develop(paths: &Paths, dev: crate::args::Dev) -> Result<(), Error> {
             .map_err(|error| Error::Mesos(format!("{error:#}"))),
         DevCommand::Marathon(args) => devcluster::marathon::cli::run(*args)
             .map_err(|error| Error::Mesos(format!("{error:#}"))),
-        DevCommand::Dcos(args) => devcluster::dcos::cli::run(*args)
-            .map_err(|error| Error::Mesos(format!("{error:#}"))),
+        DevCommand::Dcos(args) => {
+            devcluster::dcos::cli::run(*args).map_err(|error| Error::Mesos(format!("{error:#}")))
+        }
         DevCommand::Supervise => {
             let settings = settings(paths)?;
             Ok(supervise::run(paths, &settings.id)?)

@@ -8,5 +8,6 @@
 mod support;
 
 mod api;
+mod dcos;
 mod life;
 mod world;

@@ -1,0 +1,150 @@
+use axum::routing::post;
+use axum::{Json, Router};
+use ring::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
+
+use super::*;
+
+/// A key that is in no use anywhere else, made for this test by openssl.
+const KEY: &str = include_str!("test-key.pem");
+/// Its public half, PKCS #1 in DER.
+const PUBLIC: &[u8] = include_bytes!("test-key.pub.der");
+
+fn secret(endpoint: &str) -> String {
+    json!({
+        "uid": "kubernetes", "scheme": "RS256", "private_key": KEY, "login_endpoint": endpoint,
+    })
+    .to_string()
+}
+
+fn decoded(part: &str) -> Value {
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
+}
+
+#[test]
+fn a_login_is_signed_by_the_accounts_key() {
+    let account = Account::parse(&secret("https://leader.mesos/acs/api/v1/auth/login"));
+    let token = account.unwrap().unwrap().assertion(1000).unwrap();
+    let parts: Vec<&str> = token.split('.').collect();
+    assert_eq!(decoded(parts[0])["alg"], "RS256");
+    assert_eq!(decoded(parts[1]), json!({"uid": "kubernetes", "exp": 1300}));
+    let signed = format!("{}.{}", parts[0], parts[1]);
+    UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, PUBLIC)
+        .verify(
+            signed.as_bytes(),
+            &URL_SAFE_NO_PAD.decode(parts[2]).unwrap(),
+        )
+        .unwrap();
+}
+
+#[test]
+fn what_is_no_service_account_is_told_from_one_that_is_damaged() {
+    assert!(Account::parse("a password").is_none());
+    assert!(Account::parse(r#"{"principal": "p", "secret": "s"}"#).is_none());
+    let damaged = Account::parse(r#"{"login_endpoint": "https://x", "private_key": 5}"#);
+    assert!(
+        damaged
+            .unwrap()
+            .unwrap_err()
+            .to_string()
+            .contains("private_key")
+    );
+    let other = json!({"uid": "u", "private_key": "k", "login_endpoint": "l", "scheme": "HS256"});
+    assert!(Account::parse(&other.to_string()).unwrap().is_err());
+    let account = Account::parse(&secret("x")).unwrap().unwrap();
+    assert!(!format!("{account:?}").contains("PRIVATE"));
+    let no_key = json!({"uid": "u", "private_key": "no PEM", "login_endpoint": "l"});
+    let error = Account::parse(&no_key.to_string())
+        .unwrap()
+        .unwrap()
+        .assertion(0);
+    assert!(matches!(error, Err(Error::Key { .. })));
+}
+
+async fn endpoint(answer: Result<Value, axum::http::StatusCode>) -> String {
+    let router = Router::new().route(
+        "/login",
+        post(move |Json(body): Json<Value>| async move {
+            assert_eq!(body["uid"], "kubernetes");
+            answer.map(Json)
+        }),
+    );
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    format!("http://{address}/login")
+}
+
+#[tokio::test]
+async fn a_token_is_renewed_well_before_it_ends() {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    let body = URL_SAFE_NO_PAD.encode(json!({"exp": now + 4000}).to_string());
+    let endpoint = endpoint(Ok(json!({"token": format!("h.{body}.s")}))).await;
+    let account = Account::parse(&secret(&endpoint)).unwrap().unwrap();
+    let token = account.login().await.unwrap();
+    let left = token
+        .renew_at
+        .duration_since(SystemTime::now())
+        .unwrap()
+        .as_secs();
+    assert!((2900..=3000).contains(&left), "{left}");
+    assert!(!format!("{token:?}").contains(&body));
+}
+
+#[tokio::test]
+async fn a_refused_login_says_who_and_where() {
+    let endpoint = endpoint(Err(axum::http::StatusCode::UNAUTHORIZED)).await;
+    let account = Account::parse(&secret(&endpoint)).unwrap().unwrap();
+    let error = account.login().await.unwrap_err().to_string();
+    assert!(
+        error.contains("log in as kubernetes") && error.contains("401"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn dcos_lets_in_who_logs_in_with_the_accounts_key_and_nobody_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let stop = tokio_util::sync::CancellationToken::new();
+    let public = include_str!("test-key.pub.pem").to_owned();
+    let accounts = [("kubernetes".to_owned(), public)].into();
+    let config = devcluster::dcos::Config {
+        listen: ([127, 0, 0, 1], 0).into(),
+        marathon: "http://127.0.0.1:1".to_owned(),
+        mesos: "http://127.0.0.1:1".to_owned(),
+        release: "2.1".to_owned(),
+        work_dir: dir.path().to_owned(),
+        accounts: devcluster::dcos::auth::Accounts::new(&accounts, Duration::from_secs(1000))
+            .unwrap(),
+        poll: Duration::from_secs(1),
+    };
+    let running = devcluster::dcos::start(config, stop.clone()).await.unwrap();
+    let _stop = stop.drop_guard();
+    let url = |path: &str| format!("http://{}{path}", running.address());
+    let login = url("/acs/api/v1/auth/login");
+    let token = Account::parse(&secret(&login))
+        .unwrap()
+        .unwrap()
+        .login()
+        .await
+        .unwrap();
+    let client = crate::http::client(None, Duration::from_secs(10)).unwrap();
+    let ask = |authorization: String| {
+        let request = client
+            .get(url("/capabilities"))
+            .header("authorization", authorization);
+        async move { request.send().await.unwrap().status().as_u16() }
+    };
+    assert_eq!(ask(format!("token={}", token.value)).await, 200);
+    assert_eq!(ask(format!("token={}x", token.value)).await, 401);
+    let other = secret(&login).replace("\"kubernetes\"", "\"somebody\"");
+    let error = Account::parse(&other)
+        .unwrap()
+        .unwrap()
+        .login()
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("somebody"), "{error}");
+}

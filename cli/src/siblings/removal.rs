@@ -1,0 +1,75 @@
+//! One attempt to remove everything: the installer's steps of `uninstall`, this app aside, which
+//! DC/OS deletes once `/v1/plans/deploy` says that the work is done.
+
+use packaging::install::leftovers::reserved_for;
+use packaging::install::machine::Limits;
+use packaging::install::plan::{self, Action, Step};
+
+use super::reconcile::without;
+use super::{Attempt, Service, state};
+use crate::install::actions::End;
+use crate::install::work::Work;
+use crate::install::{self, Phase};
+use crate::progress::Progress;
+
+/// One attempt.
+pub(super) async fn attempt(service: &Service) -> Result<(), Attempt> {
+    let name = service.name();
+    let site = service.site().await?;
+    let home = service.home()?;
+    let frameworks = site.mesos.frameworks().await?;
+    let ours = frameworks.iter().find(|f| f.name == name);
+    service.board.framework(ours.map(|f| f.id.clone()));
+    let Some(mut record) = state::load(&site, &home, name).await? else {
+        // Nothing was ever made, or the last step was reached.
+        return gone(service, &site).await;
+    };
+    record.phase = Phase::Removing;
+    home.write(&record)?;
+    let options = record.parsed_options()?;
+    let own = format!("/{name}");
+    let world = without(site.world(name).await?, &own);
+    let wipes = install::wipes(&record)?;
+    let ids: Vec<String> = wipes.iter().map(|w| w.id.clone()).collect();
+    let steps: Vec<Step> = plan::uninstall(name, &world, false, &ids)
+        .into_iter()
+        // It would wait for this very app's task.
+        .filter(|step| *step != Step::Do(Action::VerifyGone))
+        .collect();
+    let progress = Progress::new(false);
+    let mut work = Work {
+        site: &site,
+        home: &home,
+        record: &mut record,
+        options: &options,
+        wanted: &wipes,
+        progress: &progress,
+        programs: None,
+        end: End::Forget,
+    };
+    work.run(steps, Limits::default()).await?;
+    // The group is gone, and the state with it.
+    gone(service, &site).await
+}
+
+/// Checks that Mesos holds nothing of the cluster any more.
+async fn gone(service: &Service, site: &crate::install::Site) -> Result<(), Attempt> {
+    let name = service.name();
+    let not_yet = |what: String| Err(install::Error::State(what).into());
+    let frameworks = site.mesos.frameworks().await?;
+    if let Some(found) = frameworks.iter().find(|f| f.name == name) {
+        if !found.connected {
+            site.mesos.teardown(&found.id).await?;
+        }
+        return not_yet(format!("Mesos still has the framework {}", found.id));
+    }
+    service.board.framework(None);
+    let reserved = site.mesos.reserved().await?;
+    let reserved: Vec<String> = reserved_for(name, &reserved)
+        .map(ToString::to_string)
+        .collect();
+    match reserved.is_empty() {
+        true => Ok(()),
+        false => not_yet(format!("Mesos still holds {}", reserved.join(", "))),
+    }
+}
