@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
 
@@ -24,6 +24,7 @@ struct Site {
     _master: Running,
     url: String,
     agent: String,
+    sandboxes: PathBuf,
 }
 
 impl Site {
@@ -78,6 +79,7 @@ impl Site {
             _master: master_process,
             url,
             agent,
+            sandboxes: dir.join("agent/work/slaves"),
         }
     }
 
@@ -101,12 +103,17 @@ impl Site {
     }
 
     fn until_healthy(&mut self, id: &str) {
-        let url = self.url.clone();
+        let (url, sandboxes) = (self.url.clone(), self.sandboxes.clone());
+        let task = id.trim_start_matches('/').replace('/', "_");
         self.marathon.until(&format!("{id} is healthy"), || {
             let (_, body) = curl(&[&format!("{url}/v2/apps{id}?embed=app.lastTaskFailure")]);
             let app: Value = serde_json::from_str(&body).ok()?;
             let failure = &app["app"]["lastTaskFailure"];
-            assert!(failure.is_null(), "{failure:#}");
+            if !failure.is_null() {
+                let sandbox = sandbox_of(&sandboxes, &task).unwrap_or_default();
+                let said = std::fs::read_to_string(sandbox.join("stderr")).unwrap_or_default();
+                panic!("{failure:#}\n{said}");
+            }
             (app["app"]["tasksHealthy"] == 1).then_some(())
         });
     }
@@ -146,7 +153,10 @@ fn etcd(dir: &Path, runtime: &str, repository: &str) -> Value {
         })
         .collect::<BTreeMap<_, _>>();
     let mut options = Options::default();
+    // The images' own user: the sandbox is the app's.
+    options.service.user = "nobody".to_owned();
     options.etcd.count = 1;
+    options.apiserver.instances = 1;
     options.etcd.host_path = dir.join("etcd").display().to_string();
     options.etcd.client_port = free_port();
     options.etcd.peer_port = free_port();
@@ -183,7 +193,7 @@ fn etcd(dir: &Path, runtime: &str, repository: &str) -> Value {
 }
 
 /// The processes of a control plane component, as its agent sees them.
-fn root_of(program: &str) -> Option<std::path::PathBuf> {
+fn root_of(program: &str) -> Option<PathBuf> {
     let processes = std::fs::read_dir("/proc").ok()?.flatten();
     processes
         .map(|p| p.path())
@@ -272,4 +282,64 @@ fn an_agent_pulls_an_image_from_a_registry_and_says_why_it_cannot() {
         site.delete(id);
     }
     registry.stop();
+}
+
+/// What the latest task of an app printed to standard error, and its sandbox.
+fn sandbox_of(dir: &Path, app: &str) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(dir).ok()?.flatten();
+    let mut dirs: Vec<_> = entries
+        .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
+        .map(|e| e.path())
+        .collect();
+    // The latest first.
+    dirs.sort_by_key(|d| std::cmp::Reverse(std::fs::metadata(d).and_then(|m| m.modified()).ok()));
+    dirs.into_iter().find_map(|path| {
+        let name = path.file_name()?.to_string_lossy().into_owned();
+        let latest = path.join("runs/latest");
+        match name.starts_with(app) && latest.is_dir() {
+            true => Some(latest),
+            false => sandbox_of(&path, app),
+        }
+    })
+}
+
+#[test]
+fn the_executor_leaves_its_image_for_the_agent_s_file_system_or_says_why_not() {
+    let dir = folder();
+    let images = dir.path().join("images");
+    build(&images, &["k8sm-executor"], &["--no-compress"]);
+    let flag = format!("--docker-registry={}", images.display());
+    let mut site = Site::start(dir.path(), &[flag]);
+    let image = format!(
+        "k8s.mesosphere.io/k8sm-executor:{}",
+        env!("CARGO_PKG_VERSION")
+    );
+    let app = |id: &str, user: &str| {
+        json!({
+            "id": id, "instances": 1, "cpus": 0.1, "mem": 64, "user": user,
+            "args": ["--data-dir=/nowhere"],
+            // It is no task's executor: this is what it misses, wherever it runs.
+            "env": {"MESOS_AGENT_ENDPOINT": "", "MESOS_FRAMEWORK_ID": ""},
+            "container": {"type": "MESOS", "docker": {"image": image}},
+        })
+    };
+    let sandboxes = site.sandboxes.clone();
+    let said = |site: &mut Site, app: &str| {
+        let found = site.marathon.until("its last words", || {
+            let sandbox = sandbox_of(&sandboxes, app)?;
+            let text = std::fs::read_to_string(sandbox.join("stderr")).ok()?;
+            text.contains("k8sm-executor: ").then_some((sandbox, text))
+        });
+        site.delete(&format!("/{app}"));
+        found
+    };
+    site.post(&app("/left", "root"));
+    let (sandbox, text) = said(&mut site, "left");
+    assert!(sandbox.join("k8sm-executor").is_file(), "{text}");
+    assert!(text.contains("MESOS_"), "it misses its agent: {text}");
+    assert!(!text.contains("leave the image"), "{text}");
+    site.post(&app("/stayed", "nobody"));
+    let (sandbox, text) = said(&mut site, "stayed");
+    assert!(!sandbox.join("k8sm-executor").exists());
+    assert!(text.contains("it must be root there"), "{text}");
 }

@@ -148,7 +148,9 @@ fn images_go_to_a_registry_with_tls_and_a_password_and_come_back() {
         "{pulled}"
     );
     // What others read there is what was built.
-    let certs = registry.authority.as_ref().unwrap().parent().unwrap();
+    let certs = dir.path().join("certs");
+    std::fs::create_dir(&certs).unwrap();
+    std::fs::copy(registry.authority.as_ref().unwrap(), certs.join("ca.crt")).unwrap();
     let creds = format!("{USER}:{PASSWORD}");
     let remote = run(
         Path::new("skopeo"),

@@ -52,11 +52,23 @@ impl Licenses {
         let texts = folder.parent().unwrap_or(folder).join(TEXTS);
         for (module, version, names) in rows(&text) {
             let dir = format!("{}@{}", escape(module), escape(version));
+            // What is a directory in a module is named by the list, but its text is not kept.
+            let mut missing = None;
+            let mut kept = false;
             for name in names {
                 let source = texts.join(&dir).join(name);
-                fs::metadata(&source).map_err(read(&source))?;
-                let path = format!("/licenses/{dir}/{name}");
-                self.files.insert(path, Content::File(source));
+                match fs::metadata(&source) {
+                    Ok(m) if m.is_file() => {
+                        let path = format!("/licenses/{dir}/{name}");
+                        self.files.insert(path, Content::File(source));
+                        kept = true;
+                    }
+                    Ok(_) => {}
+                    Err(e) => missing = Some((source, e)),
+                }
+            }
+            if let Some((source, e)) = missing.filter(|_| !kept) {
+                return Err(read(&source)(e));
             }
         }
         let path = format!("/licenses/{program}.tsv");

@@ -179,6 +179,9 @@ pub fn programs(component: Component) -> &'static [&'static str] {
     }
 }
 
+/// User of the apps' images, by the name that agents know (65534 in `docker/images.yaml`).
+const IMAGE_USER: &str = "nobody";
+
 /// Name of a component's image, without registry and tag.
 pub fn image_name(component: Component) -> &'static str {
     match component {
@@ -316,6 +319,10 @@ impl Cluster<'_> {
             app.cmd = Some(format!("exec ./k8sm run {}", run.component()));
             return Ok(());
         };
+        if kind == Containerizer::Docker {
+            // Docker runs the image's user, Mesos gives the sandbox to the app's: the same one.
+            app.user.get_or_insert_with(|| IMAGE_USER.to_owned());
+        }
         app.args = Some(vec!["run".to_owned(), run.component().to_owned()]);
         app.container = Some(Container {
             kind,
