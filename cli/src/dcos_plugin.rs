@@ -199,7 +199,7 @@ impl Dcos {
         let head = match code {
             200 => "everything runs\n".to_owned(),
             202 => "the control plane is being brought to its options\n".to_owned(),
-            404 | 503 => {
+            503 => {
                 return Err(Error::NotYet(format!(
                     "no task of the service {name} runs: see its app in Marathon"
                 )));

@@ -10,7 +10,7 @@ use super::error::Failure;
 /// The packages of all repositories, each with its repository's address. Of two that are equal in
 /// name and version the one of the earlier repository counts.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Packages {
+pub(crate) struct Packages {
     all: Vec<(Package, String)>,
 }
 

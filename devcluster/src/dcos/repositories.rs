@@ -25,7 +25,7 @@ const FILE: &str = "repositories.json";
 
 /// A repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Repository {
+pub(crate) struct Repository {
     pub name: String,
     pub uri: String,
 }

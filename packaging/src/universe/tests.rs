@@ -176,7 +176,13 @@ fn each_fault_is_found() {
     case(&|f| replace(&mut f.package, "\"2.0\"", "\"1.9\""));
     case(&|f| replace(&mut f.package, "\"framework\"", "\"frame-work\""));
     case(&|f| replace(&mut f.package, "\"k8s\"", "\"k 8 s\""));
-    case(&|f| replace(&mut f.config, "\"default\": 2379,", "\"default\": \"many\","));
+    case(&|f| {
+        replace(
+            &mut f.config,
+            "\"default\": 2379,",
+            "\"default\": \"many\",",
+        )
+    });
     case(&|f| {
         replace(
             &mut f.config,
