@@ -348,7 +348,7 @@ async fn remove_framework(work: &mut Work<'_>) -> Result<Outcome, Error> {
         })
         .collect();
     match ours.as_slice() {
-        [] => Ok(Outcome::Done("Mesos does not have it".to_owned())),
+        [] => Ok(Outcome::Done("it is gone".to_owned())),
         [one] if one.connected => Ok(Outcome::NotYet(
             "its scheduler is still connected".to_owned(),
         )),

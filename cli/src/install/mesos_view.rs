@@ -142,6 +142,19 @@ impl MesosView {
         Ok(agents.iter().flat_map(reserved_on).collect())
     }
 
+    /// The principal with which a framework has registered. Marathon does not say its own.
+    pub async fn principal(&self, framework: &str) -> Result<Option<String>, Error> {
+        let action = "list Mesos' frameworks";
+        let what = pb::master::call::Type::GetFrameworks;
+        let response = self.get(action, what).await?;
+        let frameworks = response.get_frameworks.unwrap_or_default().frameworks;
+        let info = frameworks
+            .into_iter()
+            .map(|f| f.framework_info)
+            .find(|info| info.id.as_ref().is_some_and(|id| id.value == framework));
+        Ok(info.and_then(|info| info.principal))
+    }
+
     /// Ids of the offers that a framework holds.
     pub async fn offers(&self, framework: &str) -> Result<Vec<String>, Error> {
         let action = "list the offers of Mesos' frameworks";

@@ -85,22 +85,13 @@ pub struct Record {
     pub etcd_states: BTreeMap<u8, MemberState>,
     /// The member of etcd that is being replaced.
     #[serde(default)]
-    pub replacing: Option<Replacing>,
+    pub replacing: Option<u8>,
     /// The framework's id in Mesos, once it is known.
     #[serde(default)]
     pub framework_id: Option<String>,
     /// What an upgrade that is under way began with, to go back to.
     #[serde(default)]
     pub before: Option<Box<Before>>,
-}
-
-/// A member of etcd that is being replaced.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Replacing {
-    /// Its number.
-    pub number: u8,
-    /// Whether it stays on its agent, where something of its old data may be left.
-    pub same_agent: bool,
 }
 
 /// What an upgrade began with.

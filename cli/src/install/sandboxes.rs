@@ -20,7 +20,8 @@ pub async fn last_words(site: &Site, name: &str, bytes: u64) -> BTreeMap<String,
     let Ok(apps) = site.apps(name).await else {
         return words;
     };
-    for app in apps {
+    // One that is healthy again is not what is looked for.
+    for app in apps.into_iter().filter(|a| a.healthy < a.instances) {
         let Some(failure) = app.last_failure.filter(|f| f.version == app.version) else {
             continue;
         };

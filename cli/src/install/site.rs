@@ -98,11 +98,15 @@ impl Site {
             .mesos_role
             .clone()
             .filter(|r| !r.is_empty() && r != "*");
+        let mut principal = self.info.marathon_config.mesos_principal.clone();
+        if let (None, Some(id)) = (&principal, &self.info.framework_id) {
+            principal = self.mesos.principal(id).await?;
+        }
         let below = group(name);
         let in_the_way = self.marathon.app(&below).await?.map(|app| app.id);
         Ok(Situation {
             marathon_version: self.info.version.clone(),
-            marathon_principal: self.info.marathon_config.mesos_principal.clone(),
+            marathon_principal: principal,
             marathon_secrets: self.info.has("secrets"),
             mesos_version: self.mesos.version().await?,
             agents: self.mesos.agents(role.as_deref()).await?,

@@ -506,5 +506,9 @@ fn report(home: &Home, record: &Record, progress: &Progress) {
         home.kubeconfig().display()
     ));
     progress.note("  kubectl get nodes    (nodes come with the first pods, or with nodes.min)");
-    progress.note(&format!("  k8sm status --name {}", record.name));
+    let usual = Home::new(None, &record.name).is_ok_and(|usual| usual == *home);
+    progress.note(&match usual {
+        true => format!("  k8sm status --name {}", record.name),
+        false => format!("  k8sm status --state-dir {}", home.dir().display()),
+    });
 }

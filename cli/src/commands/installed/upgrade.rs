@@ -15,7 +15,7 @@ use super::{Session, block_on, confirm, home, layered, show_plan, site};
 use crate::args::Upgrade;
 use crate::error::Error;
 use crate::install::actions::End;
-use crate::install::record::{Before, Replacing};
+use crate::install::record::Before;
 use crate::install::{self, Home, Phase, Record, Site, keys, render};
 use crate::progress::Progress;
 
@@ -167,16 +167,11 @@ async fn retarget(
     if let Some(number) = args.replace_member
         && record.replacing.is_none()
     {
-        let before = choice.clone();
-        choice = preflight::replace_member(&options, &situation, &before, number).map_err(unfit)?;
+        choice = preflight::replace_member(&options, &situation, &choice, number).map_err(unfit)?;
         for why in &choice.why {
             progress.note(&format!("- {why}"));
         }
-        let at = usize::from(number);
-        record.replacing = Some(Replacing {
-            number,
-            same_agent: choice.etcd_hosts.get(at) == before.etcd_hosts.get(at),
-        });
+        record.replacing = Some(number);
         record.etcd_states.insert(number, MemberState::Existing);
     }
     let placed = place(home, &args.artifacts, &options, Some(record), progress).await?;
@@ -206,13 +201,13 @@ fn steps(
     wanted: &[Wanted],
     world: &World,
 ) -> (Vec<Step>, Option<Wanted>) {
-    let Some(replacing) = &record.replacing else {
+    let Some(number) = record.replacing else {
         return (plan::upgrade(&record.name, wanted, world), None);
     };
-    let number = replacing.number;
+    // Another agent may have had a member long ago, too.
     let host = record.choice.etcd_hosts.get(usize::from(number));
     let wipe = host
-        .filter(|_| replacing.same_agent && record.choice.etcd_storage == EtcdStorage::HostPath)
+        .filter(|_| record.choice.etcd_storage == EtcdStorage::HostPath)
         .map(|host| {
             let path = options.etcd.host_path.trim_end_matches('/');
             let directory = format!("{path}/{}/etcd-{number}", record.name);

@@ -1,14 +1,14 @@
-//! Four agents: commands that are killed at one step of each kind, a member of etcd that is lost.
+//! Several agents: commands that are killed at one step of each kind, a member of etcd that is lost
+//! with its agent.
 
 use super::nothing_is_left;
 use super::site::{Installed, Site};
 use crate::support::Cluster;
 
-#[test]
-fn commands_that_are_killed_go_on_and_a_lost_member_of_etcd_is_replaced() {
-    let cluster = Cluster::prepare(&[]);
-    let site = Site::start(&cluster, 4);
-    let keys = format!("pki.file={}", cluster.dir().join("state/bundles").display());
+/// Options of a cluster on several agents, whose keys lie in files on them.
+fn installed<'a>(cluster: &'a Cluster, site: &'a Site) -> Installed<'a> {
+    let bundles = cluster.dir().join("state/bundles");
+    let keys = format!("pki.file={}", bundles.display());
     let sets = [
         "etcd.count=3",
         "apiserver.instances=2",
@@ -16,13 +16,20 @@ fn commands_that_are_killed_go_on_and_a_lost_member_of_etcd_is_replaced() {
         "pki.source=file",
         &keys,
     ];
-    let here = Installed::new(&cluster, &site, "state", &sets);
+    Installed::new(cluster, site, "state", &sets)
+}
+
+#[test]
+fn commands_that_are_killed_or_paused_go_on() {
+    let cluster = Cluster::prepare(&[]);
+    let site = Site::start(&cluster, 3);
+    let here = installed(&cluster, &site);
     // A step of each kind: a look from outside, an app sent, an app awaited, an action.
     for step in [
         "pre-flight",
         "certificates",
-        "etcd-0",
-        "apiserver",
+        "cp/etcd-0",
+        "cp/apiserver",
         "access rights",
     ] {
         here.install_killed_after(step);
@@ -33,17 +40,20 @@ fn commands_that_are_killed_go_on_and_a_lost_member_of_etcd_is_replaced() {
     let pod = here.run_pod("stays");
 
     let change = "--set=controller_manager.mem=600";
-    here.killed_after(&["upgrade", "--yes", change], "snapshot");
-    let resume = ["upgrade", "--yes", "--resume"];
-    let code = here.while_after(&resume, "etcd-2", || {
+    let serve = here.serve();
+    let serve: Vec<&str> = serve.iter().map(String::as_str).collect();
+    let upgrade = |more: &[&'static str]| -> Vec<&str> {
+        let words = ["upgrade", "--yes"];
+        words.iter().chain(&serve).chain(more).copied().collect()
+    };
+    here.killed_after(&upgrade(&[change]), "snapshot");
+    let code = here.while_after(&upgrade(&["--resume"]), "snapshot", || {
         here.k8sm(&["upgrade", "--pause"]);
     });
     assert_eq!(code, Some(1), "it says that it is paused");
-    here.k8sm(&resume);
+    here.k8sm(&upgrade(&["--resume"]));
     assert_eq!(here.status()["healthy"], true);
     assert_eq!(here.container("stays").as_ref(), Some(&pod));
-
-    lose_a_member(&here);
 
     here.killed_after(&["uninstall", "--yes"], "stop /kubernetes");
     here.k8sm(&["uninstall", "--yes"]);
@@ -52,23 +62,34 @@ fn commands_that_are_killed_go_on_and_a_lost_member_of_etcd_is_replaced() {
     cluster.finish();
 }
 
-/// A member of etcd goes with its agent; another agent takes its place. The node is not there.
-fn lose_a_member(here: &Installed<'_>) {
-    let node = here.kubectl(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]);
+#[test]
+fn slow_a_member_of_etcd_that_is_lost_with_its_agent_begins_anew_on_another() {
+    let cluster = Cluster::prepare(&[]);
+    let site = Site::start(&cluster, 4);
+    let here = installed(&cluster, &site);
+    here.install(&["install"], &[]);
+    here.kubectl(&["create", "configmap", "kept", "--from-literal=a=b"]);
     let choice = here.record()["choice"].clone();
     let hosts = choice["etcd_hosts"].as_array().unwrap();
+    let node = here.kubectl(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]);
     let member = (0..hosts.len())
         .find(|n| hosts[*n]["hostname"] != node.trim())
         .unwrap();
     let lost = hosts[member]["hostname"].as_str().unwrap();
-    here.site.lose(lost);
-    let number = format!("--replace-member={member}");
-    here.cluster.wait("Mesos misses the agent", 120, || {
-        here.site.state()["activated_slaves"].as_f64() == Some(3.0)
+    site.lose(lost);
+    cluster.wait("Mesos misses the agent", 150, || {
+        site.state()["activated_slaves"].as_f64() == Some(3.0)
     });
-    here.k8sm(&["upgrade", "--yes", &number]);
+    let number = format!("--replace-member={member}");
+    let mut args = vec!["upgrade", "--yes", &number];
+    let serve = here.serve();
+    args.extend(serve.iter().map(String::as_str));
+    here.k8sm(&args);
     let now = here.record()["choice"]["etcd_hosts"][member]["hostname"].clone();
     assert_ne!(now, lost);
     assert_eq!(here.status()["healthy"], true);
-    here.kubectl(&["get", "pod", "stays"]);
+    here.kubectl(&["get", "configmap", "kept"]);
+    here.k8sm(&["uninstall", "--yes"]);
+    drop(site);
+    cluster.finish();
 }

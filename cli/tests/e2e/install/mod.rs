@@ -47,6 +47,7 @@ fn a_cluster_installed_by_marathon_is_changed_stopped_and_removed_without_a_trac
     let pod = here.run_pod("stays");
     here.kubectl(&["create", "configmap", "kept", "--from-literal=a=b"]);
 
+    // Marathon starts them again without the artifacts being served: agents keep what they fetched.
     for (app, program) in APPS {
         kill_once(&here, app, program);
         assert_eq!(here.container("stays").as_ref(), Some(&pod), "{app}");
@@ -121,6 +122,11 @@ fn keys_are_secrets(here: &Installed<'_>) {
 
 /// Kills an app's program; waits until Marathon has started it again and it is healthy.
 fn kill_once(here: &Installed<'_>, app: &str, program: &str) {
+    // Those that the one before took with it are back.
+    here.cluster
+        .wait("everything is healthy", HEALTHY_AGAIN_SECONDS, || {
+            here.status()["healthy"] == true
+        });
     let begun = Instant::now();
     let task = here.site.kill(app, program);
     let what = format!("{app} is healthy again");

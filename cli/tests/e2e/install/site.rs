@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::support::{Cluster, Running, mesos_state_of};
@@ -24,7 +25,7 @@ pub struct Site {
 }
 
 /// What each of several agents offers: the ports of the control plane, and others.
-const RESOURCES: &str = "cpus:8;mem:6144;disk:20480;ports:[2379-2381,6443-6444,6480-6481,8132-8134,10251-10251,10257-10257,31000-32000]";
+const RESOURCES: &str = "mem:6144;disk:20480;ports:[2379-2381,6443-6444,6480-6481,8132-8134,10251-10251,10257-10257,31000-32000]";
 
 impl Site {
     /// One agent in the machine's own network, and a Marathon that has secrets; or several agents
@@ -158,7 +159,8 @@ impl Site {
         held
     }
 
-    /// Ends an agent of several with everything that runs there, as if its machine were gone.
+    /// An agent of several goes silent, and everything that runs there ends, as if its machine were
+    /// gone.
     pub fn lose(&self, agent: &str) {
         let output = |args: &[&str]| {
             let output = Command::new("ip").args(args).output().unwrap();
@@ -170,15 +172,22 @@ impl Site {
             .filter_map(|line| line.split_whitespace().next())
             .find(|name| output(&["-n", name, "address"]).contains(&format!(" {agent}/")))
             .expect("the agent has a network namespace");
-        let supervisor = crate::support::processes::naming(&self.work_dir)
+        let signal = |pid: i32, signal: Signal| {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);
+        };
+        // Who started the agents ends with them, so this one only stops.
+        let agents: Vec<i32> = crate::support::processes::naming(&self.work_dir)
             .into_iter()
             .filter(|p| p.line.contains(&format!("--listen={agent}:")))
-            .map(|p| p.pid.to_string());
+            .map(|p| p.pid)
+            .collect();
+        for pid in &agents {
+            signal(*pid, Signal::SIGSTOP);
+        }
         let inside = output(&["netns", "pids", own]);
-        for pid in supervisor.chain(inside.lines().map(str::to_owned)) {
-            if let Ok(pid) = pid.parse() {
-                let pid = nix::unistd::Pid::from_raw(pid);
-                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        for pid in inside.lines().filter_map(|pid| pid.parse().ok()) {
+            if !agents.contains(&pid) {
+                signal(pid, Signal::SIGKILL);
             }
         }
     }
@@ -199,8 +208,7 @@ impl Site {
             .collect();
         assert!(!pids.is_empty(), "{app} has no process {program}");
         for pid in pids {
-            let pid = nix::unistd::Pid::from_raw(pid);
-            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
         }
         task
     }
@@ -313,6 +321,16 @@ impl<'a> Installed<'a> {
             "--set=marathon.backoff=1".to_owned(),
             "--set=nodes.min=1".to_owned(),
         ];
+        // Agents may not offer more than the machine has, which may be little.
+        for app in [
+            "etcd",
+            "apiserver",
+            "controller_manager",
+            "framework",
+            "proxy",
+        ] {
+            args.push(format!("--set={app}.cpus=0.1"));
+        }
         if site.agents == 1 {
             args.push("--set=marathon.require_ports=false".to_owned());
             let named = PORTS.iter().zip(&ports);
@@ -325,6 +343,12 @@ impl<'a> Installed<'a> {
             state,
             args,
         }
+    }
+
+    /// Arguments of a command that serves the artifacts, as the installation did.
+    pub fn serve(&self) -> Vec<String> {
+        let serves = |a: &&String| a.starts_with("--serve");
+        self.args.iter().filter(serves).cloned().collect()
     }
 
     /// The directory into which the apps' keys are written for whoever brings them.
