@@ -9,9 +9,12 @@
 //!
 //! Which API server a connection goes to is decided in [`backends::pool`], a value without
 //! sockets or clocks; [`backends`] feeds it with what probes and connections find.
+//! [`balancer`] is for others: the smaller way to the API servers that nodes and the control plane's
+//! own clients use.
 //! The page for users is `docs/front-door.md`.
 
 pub mod backends;
+pub mod balancer;
 pub mod config;
 pub mod http;
 pub mod legacy;

@@ -1,265 +1,71 @@
-//! A TCP balancer on loopback over the API servers, so that kubelet's and kube-proxy's
-//! kubeconfigs name one address that never changes while API servers come, go and move.
+//! The way of kubelet, kube-proxy and the executor itself to the API servers: a balancer on
+//! loopback ([`proxy::balancer`]), so that their kubeconfigs name one address that never changes.
 //!
-//! It relays bytes and knows nothing of TLS: certificates are checked end to end, and the API
-//! servers' are valid for 127.0.0.1. Which server a connection goes to is decided in [`pool`]; the
-//! list comes from the node's configuration, from messages of the framework and, as long as one
+//! Its list of servers comes from the node's configuration, from messages of the framework and, as long as one
 //! server answers, from the EndpointSlice `default/kubernetes` ([`endpoints`]). It is kept on disk
 //! for the next life.
 
 pub mod endpoints;
-pub mod pool;
 
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use nix::sys::socket::{setsockopt, sockopt};
-use rand::Rng;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::credentials::store;
-use pool::Pool;
+pub use proxy::balancer::{Balancer, BalancerError};
 
-/// Connections at once. A node has a handful: kubelet, kube-proxy, the executor's watches, and
-/// pods on the host network that use it.
-const MAX_CONNECTIONS: usize = 512;
-/// How long one server may take to accept; then the next is tried.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
-/// How long connections may finish after the balancer was told to stop.
-const DRAIN: Duration = Duration::from_secs(5);
-/// How long connections to a server that has left the list live on.
-const LEAVE: Duration = Duration::from_secs(60);
-/// A connection over which nothing comes is asked for a sign of life after this time ...
-const KEEPALIVE_IDLE_SECONDS: u32 = 15;
-/// ... this often ...
-const KEEPALIVE_INTERVAL_SECONDS: u32 = 5;
-/// ... and given up after that many that were not answered.
-const KEEPALIVE_COUNT: u32 = 3;
-/// Unacknowledged data gives a connection up after this time.
-const USER_TIMEOUT_MILLIS: u32 = 30_000;
-/// How long to wait for an earlier life to give the port up.
-const BIND_DEADLINE: Duration = Duration::from_secs(5);
-
-/// Why there is no balancer.
-#[derive(Debug, thiserror::Error)]
-pub enum BalancerError {
-    /// The port is taken.
-    #[error("listening on 127.0.0.1:{port} for kubelet's way to the API servers: {source}")]
-    Listen {
-        /// The port, taken from the offer.
-        port: u16,
-        /// Why not.
-        source: io::Error,
-    },
-}
-
-/// The balancer; clones are the same one.
-#[derive(Clone)]
-pub struct Balancer {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
+/// Starts it. `configured` are the servers of the node's configuration; the list that an earlier
+/// life kept in `list_file` comes before them.
+pub async fn start(
     port: u16,
-    pool: Mutex<Pool>,
-    /// Ends connections to servers that have left.
-    leaving: Mutex<Vec<(String, CancellationToken)>>,
+    configured: &[String],
     list_file: PathBuf,
-}
-
-impl Balancer {
-    /// Listens and relays until `stop`. `configured` are the servers of the node's configuration;
-    /// the list that an earlier life kept in `list_file` comes before them.
-    pub async fn start(
-        port: u16,
-        configured: &[String],
-        list_file: PathBuf,
-        stop: CancellationToken,
-    ) -> Result<Self, BalancerError> {
-        let listener = listen(port).await?;
-        let port = listener.local_addr().map_or(port, |a| a.port());
-        let kept = std::fs::read(&list_file)
-            .ok()
-            .and_then(|text| serde_json::from_slice::<Vec<String>>(&text).ok())
-            .unwrap_or_default();
-        let turn = rand::rng().random_range(0..pool::MAX_SERVERS);
-        let balancer = Self {
-            inner: Arc::new(Inner {
-                port,
-                pool: Mutex::new(Pool::new(configured, &kept, turn)),
-                leaving: Mutex::default(),
-                list_file,
-            }),
-        };
-        tokio::spawn(balancer.clone().accept(listener, stop));
-        Ok(balancer)
-    }
-
-    /// Where it listens, on 127.0.0.1.
-    pub fn port(&self) -> u16 {
-        self.inner.port
-    }
-
-    /// The API servers have moved. An empty list is ignored.
-    pub fn update(&self, servers: &[String]) {
-        let (before, now) = {
-            let mut pool = self.pool();
-            let before = pool.current();
-            if !pool.update(servers) {
-                return;
-            }
-            (before, pool.current())
-        };
-        tracing::info!(?before, ?now, "API servers");
-        if let Ok(text) = serde_json::to_vec(&now)
-            && let Err(error) = store::write_public(&self.inner.list_file, &text)
+    stop: CancellationToken,
+) -> Result<Balancer, BalancerError> {
+    let kept = std::fs::read(&list_file)
+        .ok()
+        .and_then(|text| serde_json::from_slice::<Vec<String>>(&text).ok())
+        .unwrap_or_default();
+    let keep = move |servers: &[String]| {
+        if let Ok(text) = serde_json::to_vec(servers)
+            && let Err(error) = store::write_public(&list_file, &text)
         {
             tracing::warn!(%error, "keeping the list of API servers");
         }
-        let mut leaving = lock(&self.inner.leaving);
-        leaving.retain(|(_, token)| !token.is_cancelled());
-        for (_, token) in leaving.extract_if(.., |(server, _)| !now.contains(server)) {
-            tokio::spawn(async move {
-                tokio::time::sleep(LEAVE).await;
-                token.cancel();
-            });
-        }
-    }
-
-    fn pool(&self) -> std::sync::MutexGuard<'_, Pool> {
-        lock(&self.inner.pool)
-    }
-
-    /// The token that ends connections to that server.
-    fn token(&self, server: &str) -> CancellationToken {
-        let mut leaving = lock(&self.inner.leaving);
-        if let Some((_, token)) = leaving.iter().find(|(s, _)| s == server) {
-            return token.clone();
-        }
-        let token = CancellationToken::new();
-        leaving.push((server.to_owned(), token.clone()));
-        token
-    }
-
-    async fn accept(self, listener: TcpListener, stop: CancellationToken) {
-        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let relays = TaskTracker::new();
-        let ended = CancellationToken::new();
-        loop {
-            // A slot first: what is too much waits in the kernel's own queue.
-            let slot = tokio::select! {
-                () = stop.cancelled() => break,
-                slot = Arc::clone(&slots).acquire_owned() => slot,
-            };
-            let accepted = tokio::select! {
-                () = stop.cancelled() => break,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((client, _)) => {
-                    let (balancer, ended) = (self.clone(), ended.clone());
-                    relays.spawn(async move {
-                        let _slot = slot;
-                        tokio::select! {
-                            () = ended.cancelled() => {}
-                            () = balancer.relay(client) => {}
-                        }
-                    });
-                }
-                Err(error) => {
-                    // Out of file descriptors, for instance: it passes.
-                    tracing::warn!(%error, "accepting a connection to the API servers");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
-        }
-        drop(listener);
-        relays.close();
-        if tokio::time::timeout(DRAIN, relays.wait()).await.is_err() {
-            ended.cancel();
-        }
-    }
-
-    async fn relay(&self, mut client: TcpStream) {
-        let Some((server, mut upstream)) = self.connect().await else {
-            return; // The client sees a connection that ends, and comes back by itself.
-        };
-        let left = self.token(&server);
-        tune(&client);
-        tune(&upstream);
-        tokio::select! {
-            () = left.cancelled() => {}
-            // Each side's end is passed on by itself: half-open connections stay half open.
-            _ = tokio::io::copy_bidirectional(&mut client, &mut upstream) => {}
-        }
-    }
-
-    async fn connect(&self) -> Option<(String, TcpStream)> {
-        let candidates = self.pool().candidates(Instant::now());
-        for server in candidates {
-            let attempt = TcpStream::connect(server.as_str());
-            match tokio::time::timeout(CONNECT_DEADLINE, attempt).await {
-                Ok(Ok(stream)) => {
-                    self.pool().succeeded(&server);
-                    return Some((server, stream));
-                }
-                Ok(Err(error)) => tracing::debug!(server, %error, "API server refuses"),
-                Err(_) => tracing::debug!(server, "API server does not accept in time"),
-            }
-            self.pool().failed(&server, Instant::now());
-        }
-        None
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // Nothing panics while holding it, and plain lists are whole at any time.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-async fn listen(port: u16) -> Result<TcpListener, BalancerError> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let deadline = Instant::now() + BIND_DEADLINE;
-    loop {
-        match TcpListener::bind(address).await {
-            Ok(listener) => return Ok(listener),
-            Err(e) if e.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-            Err(source) => return Err(BalancerError::Listen { port, source }),
-        }
-    }
-}
-
-/// A server that vanishes without a word must not hold a watch for hours.
-fn tune(stream: &TcpStream) {
-    let results = [
-        stream.set_nodelay(true).map_err(|e| e.to_string()),
-        setsockopt(stream, sockopt::KeepAlive, &true).map_err(|e| e.to_string()),
-        setsockopt(stream, sockopt::TcpKeepIdle, &KEEPALIVE_IDLE_SECONDS)
-            .map_err(|e| e.to_string()),
-        setsockopt(
-            stream,
-            sockopt::TcpKeepInterval,
-            &KEEPALIVE_INTERVAL_SECONDS,
-        )
-        .map_err(|e| e.to_string()),
-        setsockopt(stream, sockopt::TcpKeepCount, &KEEPALIVE_COUNT).map_err(|e| e.to_string()),
-        setsockopt(stream, sockopt::TcpUserTimeout, &USER_TIMEOUT_MILLIS)
-            .map_err(|e| e.to_string()),
-    ];
-    for error in results.into_iter().filter_map(Result::err) {
-        tracing::debug!(error, "socket option");
-    }
+    };
+    Balancer::start(port, configured, &kept, keep, stop).await
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
-mod tests;
+mod tests {
+    use super::*;
+
+    fn list(server: &str) -> Vec<String> {
+        vec![server.to_owned()]
+    }
+
+    #[tokio::test]
+    async fn a_list_that_moved_is_kept_for_the_next_life() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("api-servers.json");
+        let stop = CancellationToken::new();
+        let first = start(0, &list("a:1"), file.clone(), stop.clone());
+        let first = first.await.unwrap();
+        assert_eq!(first.servers(), list("a:1"));
+        first.update(&list("b:2"));
+        let next = start(0, &list("a:1"), file, stop.clone()).await.unwrap();
+        assert_eq!(next.servers(), list("b:2"));
+        stop.cancel();
+    }
+
+    #[tokio::test]
+    async fn a_corrupt_list_on_disk_is_as_good_as_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("api-servers.json");
+        std::fs::write(&file, "{not json").unwrap();
+        let stop = CancellationToken::new();
+        let balancer = start(0, &list("a:1"), file, stop.clone()).await.unwrap();
+        assert_eq!(balancer.servers(), list("a:1"));
+        stop.cancel();
+    }
+}

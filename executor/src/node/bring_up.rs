@@ -119,7 +119,7 @@ pub async fn bring_up(
         warn(context, "node", "Degraded", message).await;
     }
     let node = &context.config;
-    let balancer = Balancer::start(
+    let balancer = crate::balancer::start(
         node.ports.balancer,
         &node.cluster.api_servers,
         prepared.files.api_servers.clone(),
