@@ -74,7 +74,7 @@ pub struct ToAgent {
     /// The message. A kind that the agent does not know is `None`: to be ignored.
     #[prost(
         oneof = "to_agent::Message",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14"
     )]
     pub message: Option<to_agent::Message>,
 }
@@ -129,7 +129,19 @@ pub mod to_agent {
         /// Reservations and volumes change.
         #[prost(message, tag = "13")]
         ApplyOperation(super::ApplyOperation),
+        /// Kill every task. Sent again whenever the agent comes back before it is reactivated.
+        #[prost(message, tag = "14")]
+        Drain(super::Drain),
     }
+}
+
+/// The agent is taken out of use: all of its tasks are killed, with the configuration's grace where
+/// it is shorter than theirs. Terminal updates of tasks say so (REASON_AGENT_DRAINING).
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Drain {
+    /// As the operator wanted it.
+    #[prost(message, required, tag = "1")]
+    pub config: pb::DrainConfig,
 }
 
 /// Reservations and volumes change. The agent writes down what it has from now on, makes the

@@ -4,8 +4,9 @@
 //! the filters that it set by declining, and proposes allocations ([`Allocator::allocate`]) by
 //! weighted dominant resource fairness over roles, then over the frameworks of a role. Like
 //! Mesos' hierarchical allocator it gives an agent's free resources whole to one framework.
-//! Quotas are not implemented: every role has what fairness gives it.
+//! Quotas come before fairness ([`quota`]).
 
+pub mod quota;
 mod sorter;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use crate::clock::Time;
 use crate::ids::{AgentId, FrameworkId};
 use crate::resources::{DEFAULT_ROLE, Resources, Scalar};
 
+use quota::{Quota, Stage};
 use sorter::{Account, Quantities};
 
 /// Filters kept per framework, role and agent; beyond it the one that ends first goes.
@@ -133,6 +135,7 @@ pub struct Allocator {
     agents: BTreeMap<AgentId, Agent>,
     /// What all frameworks of a role were given.
     roles: BTreeMap<String, Account>,
+    quotas: BTreeMap<String, Quota>,
     total: Quantities,
     rng: StdRng,
 }
@@ -146,6 +149,7 @@ impl Allocator {
             frameworks: BTreeMap::new(),
             agents: BTreeMap::new(),
             roles: BTreeMap::new(),
+            quotas: BTreeMap::new(),
             total: Quantities::new(),
         }
     }
@@ -374,9 +378,23 @@ impl Allocator {
         };
         agents.shuffle(&mut self.rng);
         let mut out = Vec::new();
+        if self.has_guarantees() {
+            self.allocate_stage(now, &agents, Stage::Guarantees, &mut out);
+        }
+        self.allocate_stage(now, &agents, Stage::Rest, &mut out);
+        out
+    }
+
+    fn allocate_stage(
+        &mut self,
+        now: Time,
+        agents: &[AgentId],
+        stage: Stage,
+        out: &mut Vec<Allocation>,
+    ) {
         let mut order = None;
         for id in agents {
-            let Some(agent) = self.agents.get(&id) else {
+            let Some(agent) = self.agents.get(id) else {
                 continue;
             };
             if !agent.active || agent.available.is_empty() {
@@ -388,17 +406,17 @@ impl Allocator {
             while !available.is_empty() {
                 let order = order.get_or_insert_with(|| self.order());
                 if order.is_empty() {
-                    return out;
+                    return;
                 }
                 let Some((framework, role, resources)) =
-                    self.first_taker(now, &id, order, &available, has_gpus, remote)
+                    self.first_taker(now, id, order, &available, (has_gpus, remote), stage)
                 else {
                     break;
                 };
                 // What was taken is part of what was available.
                 available.subtract_what_is_here(&resources);
                 let resources = resources.allocated_to(&role);
-                self.charge(&framework, &id, &resources);
+                self.charge(&framework, id, &resources);
                 out.push(Allocation {
                     framework,
                     role,
@@ -409,7 +427,6 @@ impl Allocator {
                 *order = self.order();
             }
         }
-        out
     }
 
     /// Roles and their frameworks that may get something, in order of fairness.
@@ -459,10 +476,14 @@ impl Allocator {
         agent: &AgentId,
         order: &[(String, Vec<FrameworkId>)],
         available: &Resources,
-        has_gpus: bool,
-        remote: bool,
+        (has_gpus, remote): (bool, bool),
+        stage: Stage,
     ) -> Option<(FrameworkId, String, Resources)> {
         for (role, frameworks) in order {
+            let Some(mut room) = self.room(role, stage) else {
+                continue;
+            };
+            let allowed = room.cut(&available.allocatable_to(role));
             for id in frameworks {
                 let Some(framework) = self.frameworks.get(id) else {
                     continue;
@@ -474,7 +495,7 @@ impl Allocator {
                 if remote && !options.region_aware {
                     continue;
                 }
-                let mut resources = available.allocatable_to(role);
+                let mut resources = allowed.clone();
                 if !options.revocable {
                     resources = resources.filter(|r| !r.is_revocable());
                 }
@@ -544,7 +565,7 @@ fn is_filtered(
 }
 
 /// How long a filter lasts; `None` for zero, which sets none.
-fn refuse_duration(seconds: f64) -> Option<Duration> {
+pub(crate) fn refuse_duration(seconds: f64) -> Option<Duration> {
     if seconds == 0.0 {
         return None;
     }

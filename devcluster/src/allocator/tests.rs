@@ -259,3 +259,115 @@ proptest! {
         prop_assert!((mine - fair).abs() <= 1.0, "{mine} of {n} at weight {weight}");
     }
 }
+
+fn amounts(text: &str) -> BTreeMap<std::sync::Arc<str>, Scalar> {
+    resources(text).scalars()
+}
+
+/// What each role has been given, and nothing is given twice.
+fn given(allocations: &[Allocation]) -> BTreeMap<String, String> {
+    let mut sums: BTreeMap<String, Resources> = BTreeMap::new();
+    for it in allocations {
+        let sum = sums.entry(it.role.clone()).or_default();
+        sum.add_all(&it.resources.unallocated());
+    }
+    sums.into_iter()
+        .map(|(role, sum)| (role, sum.to_string()))
+        .collect()
+}
+
+#[test]
+fn a_limit_cuts_what_a_role_gets_and_leaves_the_rest_to_others() {
+    let mut a = allocator(
+        &[("f", &["eng"]), ("g", &["web"])],
+        &[("s", "cpus:4;mem:1000;ports:[1-2]")],
+    );
+    let quota = Quota {
+        guarantees: BTreeMap::new(),
+        limits: amounts("cpus:1;mem:100"),
+    };
+    a.set_quota("eng", quota);
+    let got = given(&a.allocate(T0, None));
+    let both: Vec<&String> = got.values().collect();
+    // Whoever comes first takes the ports; eng never gets more than its limit.
+    assert!(
+        got["eng"].contains("cpus:1") && got["eng"].contains("mem:100"),
+        "{both:?}"
+    );
+    assert!(
+        got["web"].contains("cpus:3") && got["web"].contains("mem:900"),
+        "{both:?}"
+    );
+    assert!(
+        a.allocate(after(1_000), None).is_empty(),
+        "the limit is reached"
+    );
+}
+
+#[test]
+fn a_limit_of_nothing_forbids() {
+    let mut a = allocator(&[("f", &["eng"])], &[("s", "cpus:4;mem:1000")]);
+    let quota = Quota {
+        guarantees: BTreeMap::new(),
+        limits: amounts("cpus:1;mem:1"),
+    };
+    let none = Quota {
+        limits: quota
+            .limits
+            .keys()
+            .map(|k| (k.clone(), Scalar::ZERO))
+            .collect(),
+        ..quota
+    };
+    a.set_quota("eng", none);
+    assert!(a.allocate(T0, None).is_empty());
+    a.set_quota("eng", Quota::default());
+    assert_eq!(a.allocate(after(1_000), None).len(), 1);
+}
+
+#[test]
+fn what_a_role_is_guaranteed_is_kept_from_others_until_it_comes() {
+    let mut a = allocator(&[("g", &["web"])], &[("s", "cpus:4;mem:1000")]);
+    let quota = Quota {
+        guarantees: amounts("cpus:3;mem:600"),
+        limits: BTreeMap::new(),
+    };
+    a.set_quota("eng/prod", quota);
+    let got = given(&a.allocate(T0, None));
+    assert_eq!(got["web"], "cpus:1; mem:400");
+    a.add_framework(&"f".into(), in_roles(&["eng/prod/a"]), true);
+    let got = given(&a.allocate(after(1_000), None));
+    assert_eq!(got["eng/prod/a"], "cpus:3; mem:600");
+}
+
+#[test]
+fn guarantees_go_before_fairness() {
+    // web has nothing, so fairness alone would serve it first.
+    let mut a = allocator(
+        &[("f", &["eng"]), ("g", &["web"])],
+        &[("s1", "cpus:2;mem:100"), ("s2", "cpus:2;mem:100")],
+    );
+    let quota = Quota {
+        guarantees: amounts("cpus:4;mem:200"),
+        limits: BTreeMap::new(),
+    };
+    a.set_quota("eng", quota);
+    let got = given(&a.allocate(T0, None));
+    assert_eq!(got.keys().collect::<Vec<_>>(), ["eng"]);
+}
+
+#[test]
+fn what_is_reserved_for_a_role_counts_as_its_own() {
+    let mut a = allocator(
+        &[("f", &["eng"]), ("g", &["web"])],
+        &[("s", "cpus(eng):2;mem(eng):100;cpus:2;mem:100")],
+    );
+    let quota = Quota {
+        guarantees: amounts("cpus:2"),
+        limits: amounts("cpus:2"),
+    };
+    a.set_quota("eng", quota);
+    assert_eq!(a.consumed("eng"), amounts("cpus:2;mem:100"));
+    let got = given(&a.allocate(T0, None));
+    assert!(got["web"].contains("cpus:2"), "{got:?}");
+}

@@ -9,6 +9,7 @@ use mesos::pb::task_status::Reason;
 
 use super::event::{Answer, Effect, StreamId};
 use super::loss::{Loss, failure};
+use super::maintenance::Machine;
 use super::state::{Agent, Executor, MasterState, Owner, Timer, VERSION, is_terminal};
 use super::updates;
 use super::view;
@@ -48,7 +49,12 @@ impl MasterState {
         {
             return self.refuse_agent(stream, "Agent has been marked gone".to_owned());
         }
+        let machine = Machine::of_agent(&subscribe.info.hostname, &subscribe.ip);
+        if self.is_down(&machine) {
+            return self.refuse_agent(stream, "Machine is `DOWN`".to_owned());
+        }
         self.remove_predecessor(&subscribe, known.as_ref());
+        let came_back = known.is_some();
         let id = known.unwrap_or_else(|| {
             let id = AgentId::from(format!("{}-S{}", self.info.id, self.next_agent));
             self.next_agent += 1;
@@ -59,8 +65,9 @@ impl MasterState {
         if again {
             self.agent_is_back(&id, stream, subscribe, total);
         } else {
-            self.admit_agent(&id, stream, subscribe, total);
+            self.admit_agent(&id, stream, subscribe, total, came_back);
         }
+        self.tell_to_drain(&id);
         self.allocate_agent(&id);
         Answer::Stream
     }
@@ -121,12 +128,19 @@ impl MasterState {
     }
 
     /// An agent that is not in the books: new, recovered, unreachable before, or forgotten.
-    fn admit_agent(&mut self, id: &AgentId, stream: StreamId, s: Subscribe, total: Resources) {
+    fn admit_agent(
+        &mut self,
+        id: &AgentId,
+        stream: StreamId,
+        s: Subscribe,
+        total: Resources,
+        came_back: bool,
+    ) {
         let before = if self.recovered.remove(id).is_some() {
             Before::Recovered
         } else if self.registry.unreachable.remove(id).is_some() {
             Before::Unreachable
-        } else if s.tasks.is_empty() && s.executors.is_empty() {
+        } else if !came_back {
             Before::New
         } else {
             Before::Unknown
@@ -147,7 +161,7 @@ impl MasterState {
             checkpoint: s.checkpoint,
             total: total.clone(),
             stream: None,
-            deactivated: false,
+            deactivated: self.registry.deactivated.contains(id),
             registered: self.now,
             reregistered: reregistered.then_some(self.now),
             tasks: BTreeSet::new(),
@@ -159,9 +173,10 @@ impl MasterState {
             next_ping: Time::NEVER,
             info: s.info,
         };
+        let active = !agent.deactivated;
         self.agents.insert(id.clone(), agent);
         self.allocator.add_agent(id, total, remote);
-        self.allocator.set_agent_active(id, true);
+        self.allocator.set_agent_active(id, active);
         self.welcome(id, stream, reregistered, Vec::new());
         for task in &s.tasks {
             self.tell_task_is_back(task, before);
@@ -411,22 +426,6 @@ impl MasterState {
             status: Some(exited.status),
         });
         self.tell_scheduler(&framework, event);
-    }
-
-    /// An operator takes an agent out of use, or gives it back.
-    pub(super) fn deactivate_agent(&mut self, id: &AgentId, deactivated: bool) -> Answer {
-        let Some(agent) = self.agents.get_mut(id) else {
-            return Answer::error(404, "Agent not found");
-        };
-        agent.deactivated = deactivated;
-        let active = agent.active();
-        self.allocator.set_agent_active(id, active);
-        if deactivated {
-            self.rescind_offers_of(id);
-        } else {
-            self.allocate_agent(id);
-        }
-        Answer::Ok
     }
 }
 

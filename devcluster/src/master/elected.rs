@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
+use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, HeaderValue, Method, Uri, header};
 use axum::response::Response;
 use mesos::master::ZooKeeperUrl;
@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::election::{Standing, contend};
-use super::server::{Master, MasterConfig, MasterError, master_info, shut_down};
+use super::server::{Master, MasterConfig, MasterError, Serving, master_info};
 use crate::http;
 
 /// Between looks at a lock that an earlier leader still holds.
@@ -50,27 +50,14 @@ pub async fn run_elected(
     let address = listener.local_addr().map_err(MasterError::Serve)?;
     let info = master_info(&config, address)?;
     let role: Shared = Arc::new(RwLock::new(Role::Standby(None)));
-    let app = Router::new()
-        .fallback(handle)
-        .layer(DefaultBodyLimit::max(http::MAX_BODY_BYTES))
-        .with_state(Arc::clone(&role));
-    let stop = CancellationToken::new();
-    let server = axum::serve(
-        listener,
-        app.into_make_service_with_connect_info::<SocketAddr>(),
-    )
-    .with_graceful_shutdown(stop.clone().cancelled_owned());
-    let mut server = tokio::spawn(server.into_future());
+    let app = Router::new().fallback(handle).with_state(Arc::clone(&role));
+    let mut serving = Serving::begin(listener, app);
     let (sender, mut standing) = watch::channel(Standing::Unknown);
     let contending = tokio::spawn(contend(url, info, sender));
     let ended = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
         error = lead(config, address, &role, &mut standing) => Err(error),
-        served = &mut server => {
-            return served
-                .unwrap_or_else(|e| Err(std::io::Error::other(e)))
-                .map_err(MasterError::Serve);
-        }
+        ended = serving.ended() => return ended,
     };
     // Its session ends with the connection, and the next one leads at once.
     drop(standing);
@@ -78,7 +65,7 @@ pub async fn run_elected(
     if let Role::Leader(master) = &*role.read().unwrap_or_else(PoisonError::into_inner) {
         master.close_streams();
     }
-    shut_down(&stop, &mut server).await;
+    serving.shut_down().await;
     ended
 }
 

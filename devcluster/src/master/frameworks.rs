@@ -156,6 +156,7 @@ impl MasterState {
                 });
                 self.close(old);
                 self.drop_offers_of(&id);
+                self.forget_inverse_offers_to(&id);
             }
             None => {
                 self.allocator.set_framework_active(&id, true);
@@ -343,6 +344,7 @@ impl MasterState {
         let deadline = self.now + timeout;
         framework.failover_deadline = Some(deadline);
         self.drop_offers_of(id);
+        self.forget_inverse_offers_to(id);
         self.allocator.set_framework_active(id, false);
         if timeout.is_zero() {
             self.remove_framework(id);
@@ -364,6 +366,7 @@ impl MasterState {
             self.close(stream);
         }
         self.drop_offers_of(id);
+        self.forget_inverse_offers_to(id);
         self.forget_operations(|o| o.framework == *id);
         self.allocator.set_framework_active(id, false);
         let agents: Vec<_> = self.agents.keys().cloned().collect();

@@ -22,7 +22,12 @@ pub(super) enum Loss {
     Gone,
     /// It said good-bye, or another agent took its address.
     Removed,
+    /// An operator says that its machine is down.
+    Down,
 }
+
+/// What the agents of a machine that goes down are told.
+pub(super) const MACHINE_DOWN: &str = "Operator initiated 'Machine DOWN'";
 
 impl MasterState {
     pub(super) fn ping_due(&mut self, id: &AgentId, at: Time) {
@@ -62,6 +67,7 @@ impl MasterState {
         let message = format!("Agent {} disconnected", agent.info.hostname);
         self.streams.remove(&stream);
         self.rescind_offers_of(id);
+        self.rescind_inverse_offers_of(id);
         self.allocator.set_agent_active(id, false);
         // Whatever is not on the agent's disk does not survive it.
         let perishable = |state: &Self, framework: &FrameworkId| {
@@ -151,7 +157,12 @@ impl MasterState {
         tracing::info!(agent = %id, message, "removed");
         self.count("master/slave_removals");
         if let Some(stream) = stream {
-            if loss == Loss::Gone {
+            let told = match loss {
+                Loss::Gone => Some(message),
+                Loss::Down => Some(MACHINE_DOWN),
+                Loss::Unreachable(_) | Loss::Removed => None,
+            };
+            if let Some(message) = told {
                 let message = protocol::Shutdown {
                     message: message.to_owned(),
                 };
@@ -166,8 +177,10 @@ impl MasterState {
             }
             Loss::Gone => {
                 self.registry.gone.insert(id.clone(), self.now);
+                self.registry.forget_drain(id);
             }
-            Loss::Removed => {}
+            Loss::Removed => self.registry.forget_drain(id),
+            Loss::Down => {}
         }
         self.save();
         self.forget_operations(|o| o.agent == *id);
@@ -186,7 +199,7 @@ impl MasterState {
             };
             let (since, keep) = match loss {
                 Loss::Unreachable(since) => (Some(since), Keep::Unreachable),
-                Loss::Gone | Loss::Removed => (None, Keep::Completed),
+                Loss::Gone | Loss::Removed | Loss::Down => (None, Keep::Completed),
             };
             self.lose_task(&framework, &task, state, reason, message, since);
             self.remove_task(&framework, &task, keep);
@@ -200,6 +213,7 @@ impl MasterState {
             self.remove_executor(id, &framework, &executor);
         }
         self.rescind_offers_of(id);
+        self.forget_inverse_offers_of_agent(id);
         self.agents.remove(id);
         self.allocator.remove_agent(id);
         self.tell_agent_is_lost(id);
@@ -250,6 +264,7 @@ impl MasterState {
         }
         self.registry.admitted.remove(id);
         self.registry.gone.insert(id.clone(), self.now);
+        self.registry.forget_drain(id);
         self.save();
         let frameworks: Vec<_> = self.frameworks.keys().cloned().collect();
         for framework_id in frameworks {

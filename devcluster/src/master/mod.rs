@@ -7,12 +7,13 @@
 //! clock, the registry file.
 //!
 //! It behaves as recorded traffic of a real Mesos 1.12 shows. Not implemented, and refused with
-//! a clear error: growing and shrinking of volumes, disks of storage providers, quota, maintenance, draining,
+//! a clear error: growing and shrinking of volumes, disks of storage providers,
 //! regular expressions in offer constraints, authentication of agents.
 
 mod agents;
 mod audit;
 pub mod auth;
+mod drain;
 mod elected;
 mod election;
 mod event;
@@ -20,9 +21,11 @@ mod frameworks;
 mod launch;
 pub(crate) mod legacy;
 mod loss;
+mod maintenance;
 mod offers;
 mod operations;
 mod operator;
+mod quota;
 mod registry;
 mod scheduler;
 mod server;

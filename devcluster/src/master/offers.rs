@@ -12,9 +12,10 @@ use crate::ids::{AgentId, FrameworkId, OfferId};
 impl MasterState {
     /// Runs the allocator where this event asked for it, and sends the offers.
     pub(super) fn allocate_pending(&mut self) {
-        let allocations = match std::mem::take(&mut self.pending) {
+        let candidates = std::mem::take(&mut self.pending);
+        let allocations = match &candidates {
             Pending::None => return,
-            Pending::Some(agents) => self.allocator.allocate(self.now, Some(&agents)),
+            Pending::Some(agents) => self.allocator.allocate(self.now, Some(agents)),
             Pending::All => self.allocator.allocate(self.now, None),
         };
         let mut events: BTreeMap<FrameworkId, Vec<pb::Offer>> = BTreeMap::new();
@@ -82,6 +83,7 @@ impl MasterState {
             };
             self.tell_scheduler(&framework, event);
         }
+        self.send_inverse_offers(&candidates);
     }
 
     fn satisfies_constraints(&self, id: &FrameworkId, role: &str, agent: &AgentId) -> bool {

@@ -213,6 +213,11 @@ impl MasterState {
         self.operations.retain(|_, operation| !of(operation));
     }
 
+    /// Whether feedback of an agent's operations is not acknowledged.
+    pub(super) fn has_operations(&self, agent: &AgentId) -> bool {
+        self.operations.values().any(|o| o.agent == *agent)
+    }
+
     /// An operator's RESERVE_RESOURCES and its like: offers that are in the way are rescinded.
     pub(super) fn operator_conversion(
         &mut self,

@@ -32,6 +32,16 @@ pub fn validate(call: &Call) -> Result<(), String> {
         CallType::MarkAgentGone if call.mark_agent_gone.is_none() => missing("mark_agent_gone"),
         CallType::DeactivateAgent if call.deactivate_agent.is_none() => missing("deactivate_agent"),
         CallType::ReactivateAgent if call.reactivate_agent.is_none() => missing("reactivate_agent"),
+        CallType::UpdateQuota if call.update_quota.is_none() => missing("update_quota"),
+        CallType::UpdateWeights if call.update_weights.is_none() => missing("update_weights"),
+        CallType::DrainAgent if call.drain_agent.is_none() => missing("drain_agent"),
+        CallType::UpdateMaintenanceSchedule if call.update_maintenance_schedule.is_none() => {
+            missing("update_maintenance_schedule")
+        }
+        CallType::StartMaintenance if call.start_maintenance.is_none() => {
+            missing("start_maintenance")
+        }
+        CallType::StopMaintenance if call.stop_maintenance.is_none() => missing("stop_maintenance"),
         CallType::GetMetrics if call.get_metrics.is_none() => missing("get_metrics"),
         CallType::SetLoggingLevel if call.set_logging_level.is_none() => {
             missing("set_logging_level")
@@ -146,7 +156,7 @@ impl MasterState {
                 ..response(ResponseType::GetRoles)
             },
             CallType::GetWeights => {
-                let weights = &self.settings.allocator.weights;
+                let weights = &self.allocator.config().weights;
                 Response {
                     get_weights: (!weights.is_empty()).then(|| response::GetWeights {
                         weight_infos: weights
@@ -169,15 +179,21 @@ impl MasterState {
                 ..response(ResponseType::GetMaster)
             },
             CallType::GetMaintenanceStatus => Response {
-                get_maintenance_status: Some(response::GetMaintenanceStatus::default()),
+                get_maintenance_status: Some(response::GetMaintenanceStatus {
+                    status: self.maintenance_status(),
+                }),
                 ..response(ResponseType::GetMaintenanceStatus)
             },
             CallType::GetMaintenanceSchedule => Response {
-                get_maintenance_schedule: Some(response::GetMaintenanceSchedule::default()),
+                get_maintenance_schedule: Some(response::GetMaintenanceSchedule {
+                    schedule: self.registry.schedule.clone(),
+                }),
                 ..response(ResponseType::GetMaintenanceSchedule)
             },
             CallType::GetQuota => Response {
-                get_quota: Some(response::GetQuota::default()),
+                get_quota: Some(response::GetQuota {
+                    status: self.quota_status(),
+                }),
                 ..response(ResponseType::GetQuota)
             },
             CallType::Teardown => {
@@ -193,27 +209,44 @@ impl MasterState {
                     .deactivate_agent
                     .map(|d| d.agent_id)
                     .unwrap_or_default();
-                return self.deactivate_agent(&AgentId::from(&id), true);
+                return self.deactivate_agent(&AgentId::from(&id));
             }
             CallType::ReactivateAgent => {
                 let id = call
                     .reactivate_agent
                     .map(|d| d.agent_id)
                     .unwrap_or_default();
-                return self.deactivate_agent(&AgentId::from(&id), false);
+                return self.reactivate_agent(&AgentId::from(&id));
+            }
+            CallType::DrainAgent => {
+                return self.drain_agent(&call.drain_agent.unwrap_or_default());
+            }
+            CallType::UpdateMaintenanceSchedule => {
+                let call = call.update_maintenance_schedule.unwrap_or_default();
+                return self.update_schedule(call.schedule);
+            }
+            CallType::StartMaintenance => {
+                let machines = call.start_maintenance.unwrap_or_default().machines;
+                return self.machines_down(&machines);
+            }
+            CallType::StopMaintenance => {
+                let machines = call.stop_maintenance.unwrap_or_default().machines;
+                return self.machines_up(&machines);
             }
             CallType::ReserveResources
             | CallType::UnreserveResources
             | CallType::CreateVolumes
             | CallType::DestroyVolumes => return self.operator_operation(call),
-            kind @ (CallType::UpdateWeights
-            | CallType::GrowVolume
+            CallType::UpdateQuota => {
+                return self.update_quota(&call.update_quota.unwrap_or_default());
+            }
+            CallType::UpdateWeights => {
+                let infos = call.update_weights.unwrap_or_default().weight_infos;
+                return self.update_weights(&infos);
+            }
+            kind @ (CallType::GrowVolume
             | CallType::ShrinkVolume
-            | CallType::UpdateMaintenanceSchedule
-            | CallType::StartMaintenance
-            | CallType::StopMaintenance
-            | CallType::DrainAgent
-            | CallType::UpdateQuota
+            // Superseded by UPDATE_QUOTA in Mesos 1.9.
             | CallType::SetQuota
             | CallType::RemoveQuota) => {
                 return Answer::error(

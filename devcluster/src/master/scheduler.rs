@@ -67,9 +67,16 @@ impl MasterState {
                 }
                 Answer::Accepted
             }
-            // Maintenance is not implemented, so there are no inverse offers to answer: like
-            // Mesos with ids that it does not know.
-            CallType::AcceptInverseOffers | CallType::DeclineInverseOffers => Answer::Accepted,
+            CallType::AcceptInverseOffers => {
+                let call = call.accept_inverse_offers.unwrap_or_default();
+                let filters = call.filters.as_ref();
+                self.answer_inverse_offers(&id, &call.inverse_offer_ids, filters, true)
+            }
+            CallType::DeclineInverseOffers => {
+                let call = call.decline_inverse_offers.unwrap_or_default();
+                let filters = call.filters.as_ref();
+                self.answer_inverse_offers(&id, &call.inverse_offer_ids, filters, false)
+            }
             CallType::Revive => {
                 let roles = call.revive.map(|r| r.roles).unwrap_or_default();
                 self.count("master/messages_revive_offers");

@@ -130,45 +130,59 @@ pub async fn run_on(
     let master = Master::new(config, address)?;
     tracing::info!(%address, id = master.id(), "the master listens");
     let shared = Arc::clone(&master.shared);
-    let app = Router::new()
-        .fallback(handle)
-        .layer(DefaultBodyLimit::max(http::MAX_BODY_BYTES))
-        .with_state(master);
-    let stop = CancellationToken::new();
-    let server = axum::serve(
-        listener,
-        app.into_make_service_with_connect_info::<SocketAddr>(),
-    )
-    .with_graceful_shutdown(stop.clone().cancelled_owned());
-    let mut server = tokio::spawn(server.into_future());
+    let mut serving = Serving::begin(listener, Router::new().fallback(handle).with_state(master));
     let failed = tokio::select! {
         () = shutdown.cancelled() => None,
         error = shared.keep_time() => Some(error),
-        served = &mut server => {
-            return served
-                .unwrap_or_else(|e| Err(std::io::Error::other(e)))
-                .map_err(MasterError::Serve);
-        }
+        ended = serving.ended() => return ended,
     };
     shared.lock().streams.clear();
-    shut_down(&stop, &mut server).await;
+    serving.shut_down().await;
     match failed {
         Some(error) => Err(error.into()),
         None => Ok(()),
     }
 }
 
-/// Lets connections end, and ends those that do not.
-pub(super) async fn shut_down(
-    stop: &CancellationToken,
-    server: &mut tokio::task::JoinHandle<std::io::Result<()>>,
-) {
-    stop.cancel();
-    if tokio::time::timeout(SHUTDOWN_GRACE, &mut *server)
-        .await
-        .is_err()
-    {
-        server.abort();
+/// A master's HTTP server while it runs.
+pub(super) struct Serving {
+    stop: CancellationToken,
+    server: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+impl Serving {
+    /// On a socket that listens already. Handlers see who called.
+    pub(super) fn begin(listener: TcpListener, app: Router) -> Self {
+        let app = app.layer(DefaultBodyLimit::max(http::MAX_BODY_BYTES));
+        let stop = CancellationToken::new();
+        let server = axum::serve(
+            listener,
+            app.into_make_service_with_connect_info::<SocketAddr>(),
+        )
+        .with_graceful_shutdown(stop.clone().cancelled_owned());
+        Self {
+            stop,
+            server: tokio::spawn(server.into_future()),
+        }
+    }
+
+    /// Waits for it to end by itself, which it does only when its socket fails.
+    pub(super) async fn ended(&mut self) -> Result<(), MasterError> {
+        (&mut self.server)
+            .await
+            .unwrap_or_else(|e| Err(std::io::Error::other(e)))
+            .map_err(MasterError::Serve)
+    }
+
+    /// Lets connections end, and ends those that do not.
+    pub(super) async fn shut_down(mut self) {
+        self.stop.cancel();
+        if tokio::time::timeout(SHUTDOWN_GRACE, &mut self.server)
+            .await
+            .is_err()
+        {
+            self.server.abort();
+        }
     }
 }
 

@@ -121,6 +121,7 @@ pub(super) struct Agent {
     pub checkpoint: bool,
     pub total: Resources,
     pub stream: Option<StreamId>,
+    /// An operator took it out of use; the same as the registry has.
     pub deactivated: bool,
     pub registered: Time,
     pub reregistered: Option<Time>,
@@ -177,6 +178,7 @@ pub(super) enum Timer {
     Ping(AgentId),
     Failover(FrameworkId),
     Offer(OfferId),
+    InverseOffer(OfferId),
     Reregistration,
     /// The status of an operation is not acknowledged.
     Operation(u64),
@@ -206,6 +208,7 @@ pub struct MasterState {
     pub(super) recovered: BTreeMap<AgentId, pb::AgentInfo>,
     pub(super) registry: Registry,
     pub(super) offers: BTreeMap<OfferId, Offer>,
+    pub(super) inverse: super::maintenance::InverseOffers,
     pub(super) streams: BTreeMap<StreamId, Owner>,
     pub(super) operators: BTreeSet<StreamId>,
     pub(super) allocator: Allocator,
@@ -232,8 +235,15 @@ impl MasterState {
                 Timer::Reregistration,
             ));
         }
+        let mut allocator = Allocator::new(settings.allocator.clone());
+        for (role, weight) in &registry.weights {
+            allocator.set_weight(role, *weight);
+        }
+        for (role, quota) in &registry.quotas {
+            allocator.set_quota(role, quota.clone());
+        }
         Self {
-            allocator: Allocator::new(settings.allocator.clone()),
+            allocator,
             recovered: registry.admitted.clone(),
             settings,
             info,
@@ -244,6 +254,7 @@ impl MasterState {
             agents: BTreeMap::new(),
             registry,
             offers: BTreeMap::new(),
+            inverse: super::maintenance::InverseOffers::default(),
             streams: BTreeMap::new(),
             operators: BTreeSet::new(),
             pending: Pending::None,
@@ -288,6 +299,7 @@ impl MasterState {
             Event::OperatorSubscribe { stream } => self.subscribe_operator(stream),
             Event::OperatorCall(call) => self.operator_call(*call),
         };
+        self.look_for_drained();
         self.allocate_pending();
         Outcome {
             answer,
@@ -324,6 +336,7 @@ impl MasterState {
                         self.rescind(&id);
                     }
                 }
+                Timer::InverseOffer(id) => self.inverse_offer_due(&id, at),
                 Timer::Reregistration => self.reregistration_over(),
                 Timer::Operation(serial) => self.tell_operation(serial),
             }

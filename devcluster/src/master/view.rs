@@ -6,6 +6,7 @@ use mesos::pb::master::event::Type as EventType;
 use mesos::pb::master::response::{GetAgents, GetExecutors, GetFrameworks, GetTasks};
 use mesos::pb::master::response::{get_agents, get_executors, get_frameworks};
 
+use super::drain::Drain;
 use super::state::{Agent, Framework, MasterState, Offer};
 use crate::clock::Time;
 use crate::ids::{AgentId, FrameworkId, OfferId};
@@ -50,16 +51,8 @@ pub(super) fn offer(state: &MasterState, id: &OfferId, offer: &Offer) -> pb::Off
         out.hostname.clone_from(&agent.info.hostname);
         out.attributes.clone_from(&agent.info.attributes);
         out.domain.clone_from(&agent.info.domain);
-        out.url = Some(pb::Url {
-            scheme: "http".to_owned(),
-            address: pb::Address {
-                hostname: Some(agent.info.hostname.clone()),
-                ip: Some(agent.ip.clone()),
-                port: i32::from(agent.port()),
-            },
-            path: Some("/slave(1)".to_owned()),
-            ..Default::default()
-        });
+        out.url = Some(agent_url(agent));
+        out.unavailability = state.unavailability_of(agent).cloned();
         out.executor_ids = agent
             .executors
             .keys()
@@ -68,6 +61,20 @@ pub(super) fn offer(state: &MasterState, id: &OfferId, offer: &Offer) -> pb::Off
             .collect();
     }
     out
+}
+
+/// Where an agent's own HTTP API is.
+pub(super) fn agent_url(agent: &Agent) -> pb::Url {
+    pb::Url {
+        scheme: "http".to_owned(),
+        address: pb::Address {
+            hostname: Some(agent.info.hostname.clone()),
+            ip: Some(agent.ip.clone()),
+            port: i32::from(agent.port()),
+        },
+        path: Some("/slave(1)".to_owned()),
+        ..Default::default()
+    }
 }
 
 /// What a framework's tasks and executors use, and what it is offered.
@@ -118,7 +125,7 @@ fn framework_of(
             .iter()
             .filter_map(|o| Some(offer(state, o, state.offers.get(o)?)))
             .collect(),
-        inverse_offers: Vec::new(),
+        inverse_offers: state.inverse_offers_to(id),
         allocated_resources: used.to_pb(Format::Endpoint),
         offered_resources: offered.to_pb(Format::Endpoint),
         offer_constraints: Some(framework.offer_constraints.clone().unwrap_or_default()),
@@ -148,6 +155,7 @@ pub(super) fn agent_used_and_offered(state: &MasterState, agent: &Agent) -> (Res
 
 pub(super) fn agent(state: &MasterState, agent: &Agent) -> get_agents::Agent {
     let (used, offered) = agent_used_and_offered(state, agent);
+    let drain = state.drain_of(agent);
     get_agents::Agent {
         agent_info: agent.info.clone(),
         active: agent.active(),
@@ -160,6 +168,8 @@ pub(super) fn agent(state: &MasterState, agent: &Agent) -> get_agents::Agent {
         allocated_resources: used.to_pb(Format::Endpoint),
         offered_resources: offered.to_pb(Format::Endpoint),
         capabilities: agent.capabilities.clone(),
+        drain_info: drain.map(Drain::info),
+        estimated_drain_start_time: drain.map(|drain| time_info(drain.since)),
         ..Default::default()
     }
 }

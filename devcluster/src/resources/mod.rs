@@ -19,7 +19,7 @@ use mesos::pb;
 use mesos::pb::resource::reservation_info::Type as ReservationType;
 
 pub use parse::{parse_attributes, scalar_map};
-pub use role::DEFAULT_ROLE;
+pub use role::{DEFAULT_ROLE, is_strict_subrole};
 pub use value::{Ranges, Scalar, Value};
 
 /// Why resources are refused. Never worth a retry.
@@ -219,6 +219,20 @@ impl Resource {
     pub fn allocatable_to(&self, role: &str) -> bool {
         self.reserved_for()
             .is_none_or(|of| of == role || role::is_strict_subrole(role, of))
+    }
+
+    /// Whether a part of it can be given away.
+    pub fn is_divisible(&self) -> bool {
+        !self.exclusive()
+    }
+
+    /// The same resource, that much of it.
+    #[must_use]
+    pub fn with_scalar(&self, scalar: Scalar) -> Self {
+        Self {
+            meta: self.meta.clone(),
+            value: Value::Scalar(scalar),
+        }
     }
 
     /// Exclusive things (mount disks, persistent volumes) are never merged or split.

@@ -10,6 +10,7 @@ use mesos::pb::TaskState;
 use mesos::pb::task_status::{Reason, Source};
 use rand::rngs::StdRng;
 
+use crate::agent::core::model::is_partition_aware;
 use crate::clock::Time;
 use crate::master::StreamId;
 use crate::protocol::{
@@ -386,6 +387,28 @@ impl SimAgent {
                 {
                     let status = pb::TaskStatus {
                         state: TaskState::TaskKilled as i32,
+                        ..Default::default()
+                    };
+                    task.steps = [(now + plan.killed, status)].into();
+                }
+                Vec::new()
+            }
+            M::Drain(drain) => {
+                for ((framework, _), task) in &mut self.tasks {
+                    if is_terminal(task.pb.state) {
+                        continue;
+                    }
+                    let aware = self
+                        .frameworks
+                        .get(framework)
+                        .is_some_and(is_partition_aware);
+                    let state = match drain.config.mark_gone() && aware {
+                        true => TaskState::TaskGoneByOperator,
+                        false => TaskState::TaskKilled,
+                    };
+                    let status = pb::TaskStatus {
+                        state: state as i32,
+                        reason: Some(Reason::AgentDraining as i32),
                         ..Default::default()
                     };
                     task.steps = [(now + plan.killed, status)].into();

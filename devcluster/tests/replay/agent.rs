@@ -12,7 +12,7 @@ use devcluster::resources::{Format, Resources, parse_attributes};
 use mesos::pb;
 use prost::Message as _;
 
-use crate::player::Stream;
+use crate::stream::Stream;
 
 pub struct PlayedAgent {
     pub subscribe: protocol::Subscribe,
@@ -135,7 +135,11 @@ impl PlayedAgent {
             .to_owned();
         self.stream = Some((Stream::new(response), id));
         self.pump(master);
-        assert!(self.id.is_some(), "not registered");
+        let refused = self
+            .heard
+            .last()
+            .is_some_and(|(what, _)| *what == "REFUSED");
+        assert!(self.id.is_some() || refused, "not registered");
     }
 
     fn forget(&mut self, framework: &str) {
@@ -217,7 +221,7 @@ impl PlayedAgent {
                     self.send_head(master, &key);
                 }
             }
-            M::Refused(refused) => panic!("refused: {}", refused.message),
+            M::Refused(refused) => self.heard.push(("REFUSED", refused.message)),
             M::Ping(_) => self.call(master, from_agent::Message::Pong(protocol::Pong {})),
             M::RunTask(run) => {
                 self.heard.push(("LAUNCH", run.task.task_id.value.clone()));
@@ -302,7 +306,18 @@ impl PlayedAgent {
                     self.call(master, from_agent::Message::OperationApplied(applied));
                 }
             }
-            M::Shutdown(shutdown) => self.heard.push(("SHUTDOWN_AGENT", shutdown.message)),
+            M::Drain(_) => {
+                let running = self.tasks.values().filter(|t| !is_terminal(t.state));
+                let kills = running.map(|t| ("KILL", t.task_id.value.clone()));
+                self.heard.extend(kills);
+            }
+            M::Shutdown(shutdown) => {
+                self.heard.push(("SHUTDOWN_AGENT", shutdown.message));
+                self.tasks.clear();
+                self.executors.clear();
+                self.updates.clear();
+                self.frameworks.clear();
+            }
         }
     }
 

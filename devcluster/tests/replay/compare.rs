@@ -54,7 +54,7 @@ impl Ids {
 }
 
 /// Members that are times: that they are there counts, not when.
-const TIMES: [&str; 8] = [
+const TIMES: [&str; 9] = [
     "timestamp",
     "nanoseconds",
     "registered_time",
@@ -63,6 +63,7 @@ const TIMES: [&str; 8] = [
     "unreachable_time",
     "start_time",
     "elected_time",
+    "estimated_drain_start_time_seconds",
 ];
 
 /// The form in which two values are compared: no times, numbers as floating point (JSON made
@@ -193,4 +194,22 @@ pub fn difference(recorded: &Value, actual: &Value) -> Option<String> {
     let mut out = Vec::new();
     walk("", recorded, actual, &mut out);
     (!out.is_empty()).then(|| out.join("; "))
+}
+
+/// Puts every list of resources in one order.
+pub fn sort_resources(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                sort_resources(member);
+                if name == "resources"
+                    && let Value::Array(list) = member
+                {
+                    list.sort_by_key(ToString::to_string);
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(sort_resources),
+        _ => {}
+    }
 }

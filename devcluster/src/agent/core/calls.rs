@@ -207,6 +207,7 @@ impl Core {
         by_executor: bool,
     ) {
         let task = TaskId::from(&status.task_id);
+        self.note_drain(framework, &mut status);
         let Some(f) = self
             .frameworks
             .get_mut(framework)

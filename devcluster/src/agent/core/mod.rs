@@ -3,6 +3,7 @@
 //! has to be on disk before a message leaves stands before it.
 
 mod calls;
+mod drain;
 mod effect;
 mod launch;
 pub mod model;
@@ -63,6 +64,8 @@ pub struct Core {
     updates: Updates,
     /// What the agent has with reservations and volumes, once an operation has changed it.
     pub(super) checkpointed: Option<Vec<pb::Resource>>,
+    /// An operator takes the agent out of use.
+    drain: Option<pb::DrainConfig>,
     connected: bool,
     /// Until when executors of an earlier agent process are waited for.
     recovering: Option<Time>,
@@ -93,6 +96,7 @@ impl Core {
             completed_frameworks: VecDeque::new(),
             updates: Updates::new(),
             checkpointed: None,
+            drain: None,
             connected: false,
             recovering: None,
             effects: Vec::new(),
@@ -237,6 +241,7 @@ impl Core {
             M::FrameworkMessage(message) => self.tell_executor(message),
             M::UpdateFramework(update) => self.update_framework(update.framework),
             M::ApplyOperation(operation) => self.apply_operation(operation),
+            M::Drain(drain) => self.drain(now, &drain),
             M::Shutdown(shutdown) => {
                 tracing::warn!(message = %shutdown.message, "the master shuts this agent down");
                 let frameworks: Vec<_> = self.frameworks.keys().cloned().collect();
@@ -284,6 +289,8 @@ impl Core {
             self.remember(record);
         }
         self.connected = true;
+        // What an operator wants of this agent follows.
+        self.drain = None;
         let mut out = Vec::new();
         self.updates.resume(now, &mut out);
         self.forward(out);
@@ -544,6 +551,9 @@ impl Core {
         }
         if let Some(f) = self.frameworks.remove(framework) {
             self.updates.forget(framework);
+            if self.frameworks.is_empty() {
+                self.drain = None;
+            }
             self.completed_frameworks.push_back(f);
             while self.completed_frameworks.len() > MAX_COMPLETED_FRAMEWORKS {
                 self.completed_frameworks.pop_front();

@@ -37,6 +37,12 @@ pub struct Framework {
     pub completed: VecDeque<Executor>,
 }
 
+/// Whether a framework understands states newer than TASK_LOST.
+pub(crate) fn is_partition_aware(info: &pb::FrameworkInfo) -> bool {
+    let wanted = pb::framework_info::capability::Type::PartitionAware;
+    info.capabilities.iter().any(|c| c.r#type() == wanted)
+}
+
 impl Framework {
     /// A framework that is new here.
     pub const fn new(info: pb::FrameworkInfo) -> Self {
@@ -55,8 +61,7 @@ impl Framework {
 
     /// Whether it understands states newer than TASK_LOST.
     pub fn partition_aware(&self) -> bool {
-        let wanted = pb::framework_info::capability::Type::PartitionAware;
-        self.info.capabilities.iter().any(|c| c.r#type() == wanted)
+        is_partition_aware(&self.info)
     }
 
     /// `state`, or TASK_LOST for a framework that does not know it.

@@ -583,3 +583,50 @@ fn an_executor_that_does_not_come_back_is_ended_and_its_tasks_are_gone() {
     let words = "send t1 TASK_LOST \"Executor did not reregister within 2secs\" REASON_EXECUTOR_REREGISTRATION_TIMEOUT";
     assert!(seen.contains(&words.to_owned()), "{seen:?}");
 }
+
+#[test]
+fn a_draining_agent_kills_its_tasks_and_says_why_they_ended() {
+    let drain = |grace: Option<i64>, mark_gone| {
+        let config = pb::DrainConfig {
+            max_grace_period: grace.map(|nanoseconds| pb::DurationInfo { nanoseconds }),
+            mark_gone: Some(mark_gone),
+        };
+        to_agent::Message::Drain(protocol::Drain { config })
+    };
+    let last = |f: &mut Fixture| {
+        f.seen()
+            .into_iter()
+            .rfind(|line| line.starts_with("send t1"))
+    };
+    let mut f = Fixture::running("e1");
+    f.acknowledge("t1", vec![1; 16]);
+    f.seen();
+    f.master(drain(Some(3), false));
+    assert_eq!(f.seen(), ["tell 1 Kill t1"]);
+    f.master(drain(Some(3), false));
+    assert_eq!(f.seen(), ["tell 1 Kill t1"], "it is safe to repeat");
+    f.update("e1", "t1", pb::TaskState::TaskKilled, 2);
+    assert_eq!(
+        last(&mut f).unwrap(),
+        r#"send t1 TASK_KILLED "" REASON_AGENT_DRAINING"#
+    );
+
+    // One that failed by itself says nothing of a drain.
+    let mut f = Fixture::running("e1");
+    f.acknowledge("t1", vec![1; 16]);
+    f.master(drain(None, true));
+    f.update("e1", "t1", pb::TaskState::TaskFailed, 2);
+    assert_eq!(last(&mut f).unwrap(), r#"send t1 TASK_FAILED """#);
+}
+
+#[test]
+fn an_agent_that_registers_again_drains_only_if_it_is_told_to_again() {
+    let mut f = Fixture::running("e1");
+    f.acknowledge("t1", vec![1; 16]);
+    let config = pb::DrainConfig::default();
+    f.master(to_agent::Message::Drain(protocol::Drain { config }));
+    f.register(&[]);
+    f.seen();
+    f.update("e1", "t1", pb::TaskState::TaskKilled, 2);
+    assert!(!f.seen().concat().contains("DRAINING"));
+}

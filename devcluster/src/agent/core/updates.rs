@@ -69,9 +69,9 @@ pub fn is_terminal(state: pb::TaskState) -> bool {
     use pb::TaskState as S;
     match state {
         S::TaskFinished | S::TaskFailed | S::TaskKilled | S::TaskError | S::TaskLost => true,
-        S::TaskDropped | S::TaskGone => true,
+        S::TaskDropped | S::TaskGone | S::TaskGoneByOperator => true,
         S::TaskStaging | S::TaskStarting | S::TaskRunning | S::TaskKilling => false,
-        S::TaskUnreachable | S::TaskGoneByOperator | S::TaskUnknown => false,
+        S::TaskUnreachable | S::TaskUnknown => false,
     }
 }
 

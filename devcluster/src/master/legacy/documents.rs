@@ -1,6 +1,7 @@
 //! The documents of the unversioned endpoints.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use mesos::pb;
 use serde_json::{Map, Value, json};
@@ -120,6 +121,11 @@ fn slave(state: &MasterState, id: &str, agent: &Agent) -> Value {
     }
     if let (Some(map), Some(domain)) = (out.as_object_mut(), &agent.info.domain) {
         map.insert("domain".to_owned(), http::json::print(domain));
+    }
+    if let (Some(map), Some(drain)) = (out.as_object_mut(), state.drain_of(agent)) {
+        map.insert("drain_info".to_owned(), http::json::print(&drain.info()));
+        let since = json!(seconds(drain.since));
+        map.insert("estimated_drain_start_time_seconds".to_owned(), since);
     }
     out
 }
@@ -606,16 +612,29 @@ pub(super) fn roles(state: &MasterState) -> Value {
                 offered.add_all(&o.filter(|r| r.allocation() == Some(role.name.as_str())));
             }
             let (used, offered) = (used.unallocated(), offered.unallocated());
+            let mut reserved = Resources::default();
+            for agent in state.agents.values() {
+                let own = |r: &resources::Resource| r.reserved_for() == Some(role.name.as_str());
+                reserved.add_all(&agent.total.filter(own).unallocated());
+            }
+            // What is offered does not count here, what is reserved does, used or not.
+            let mut consumed = used.unreserved();
+            consumed.add_all(&reserved);
+            let quotas = state.allocator.quotas();
+            let quota = quotas.get(&role.name).cloned().unwrap_or_default();
             json!({
                 "name": role.name,
                 "weight": role.weight,
                 "quota": {
-                    "role": role.name, "guarantee": {}, "limit": {}, "consumed": scalars(&used),
+                    "role": role.name,
+                    "guarantee": amounts(&quota.guarantees),
+                    "limit": amounts(&quota.limits),
+                    "consumed": amounts(&consumed.scalars()),
                 },
                 "resources": scalars(&holds.unallocated()),
                 "allocated": scalars(&used),
                 "offered": scalars(&offered),
-                "reserved": {},
+                "reserved": scalars(&reserved),
                 "frameworks": role.frameworks.iter().map(|f| f.value.clone()).collect::<Vec<_>>(),
             })
         })
@@ -623,10 +642,17 @@ pub(super) fn roles(state: &MasterState) -> Value {
     json!({"roles": list})
 }
 
+fn amounts(scalars: &BTreeMap<Arc<str>, Scalar>) -> Value {
+    let members = scalars.iter();
+    members
+        .map(|(name, scalar)| (name.to_string(), json!(scalar.to_f64())))
+        .collect()
+}
+
 pub(super) fn weights(state: &MasterState) -> Value {
     state
-        .settings
         .allocator
+        .config()
         .weights
         .iter()
         .map(|(role, weight)| json!({"role": role, "weight": weight}))

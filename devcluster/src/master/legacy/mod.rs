@@ -37,9 +37,10 @@ pub(super) fn get(shared: &Shared, method: &Method, path: &str, query: &str) -> 
                     .collect(),
             )
         },
-        "/maintenance/schedule" | "/maintenance/status" => |_, _, _| json!({}),
+        "/maintenance/schedule" => |s, _, _| http::json::print(&s.registry.schedule),
+        "/maintenance/status" => |s, _, _| http::json::print(&s.maintenance_status()),
         "/weights" => |s, _, _| weights(s),
-        "/quota" => |_, _, _| json!({}),
+        "/quota" => |s, _, _| http::json::print(&s.quota_status()),
         "/health" => return http::empty(200),
         "/redirect" => return redirect(shared),
         "/machine/up" | "/machine/down" | "/reserve" | "/unreserve" | "/create-volumes"
