@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Parser;
 
 use crate::core::pool::{Amounts, UNIT};
-use crate::resources::{Accounting, MIB, Quantity};
+use crate::resources::{Accounting, MIB, PortRange, Quantity};
 
 /// Schedules Kubernetes pods onto Mesos offers: every pod is a Mesos task, every node a Mesos
 /// executor.
@@ -35,6 +35,12 @@ pub struct Options {
     /// process then serves below --advertise.
     #[arg(long, env = "K8SM_EXECUTOR_URI", value_name = "URL|PATH")]
     pub executor_uri: String,
+    /// An image with the executor as its entry point: new nodes are started from it, by Mesos'
+    /// containerizer, instead of the fetched program. Agents need --image_providers=docker. The
+    /// executor goes back to the agent's own file system; running nodes are revised with
+    /// --executor-uri all the same.
+    #[arg(long, env = "K8SM_EXECUTOR_IMAGE", value_name = "IMAGE")]
+    pub executor_image: Option<String>,
     /// The payload archive with kubelet, containerd and the rest: a URL (with --payload-sha256
     /// and --payload-size) or a path, which this process then serves.
     #[arg(long, env = "K8SM_PAYLOAD", value_name = "URL|PATH")]
@@ -182,6 +188,15 @@ pub struct Options {
     /// Disk for each node's images, logs and kubelet's directories.
     #[arg(long, env = "K8SM_NODE_DISK", value_name = "QUANTITY", default_value = "2Gi", value_parser = quantity_bytes)]
     pub node_disk: u64,
+    /// Port, or range of ports, that a node's own processes never take. Repeatable, or with commas.
+    #[arg(
+        long = "node-avoid-ports",
+        env = "K8SM_NODE_AVOID_PORTS",
+        value_name = "PORT[-PORT]",
+        value_delimiter = ',',
+        value_parser = port_range
+    )]
+    pub node_avoid_ports: Vec<PortRange>,
     /// Most pods on one node.
     #[arg(
         long,
@@ -311,6 +326,18 @@ fn tenth(cidr: &str) -> Option<IpAddr> {
         IpAddr::V4(ip) => IpAddr::V4(u32::from(ip).checked_add(10)?.into()),
         IpAddr::V6(ip) => IpAddr::V6(u128::from(ip).checked_add(10)?.into()),
     })
+}
+
+/// Reads `8080` or `54321-54323`.
+fn port_range(text: &str) -> Result<PortRange, String> {
+    let bad = |_| format!("`{text}` is no port like 8080 and no range like 54321-54323");
+    let (begin, end) = text.split_once('-').unwrap_or((text, text));
+    let begin = begin.trim().parse().map_err(bad)?;
+    let end = end.trim().parse().map_err(bad)?;
+    if begin > end {
+        return Err(format!("`{text}` ends before it begins"));
+    }
+    Ok(PortRange { begin, end })
 }
 
 /// Reads `90`, `90s`, `10m`, `12h` or `7d`.

@@ -77,6 +77,8 @@ pub fn framework_info(about: &FrameworkDescription, id: &str) -> pb::FrameworkIn
 pub struct ExecutorDescription {
     /// Where the program is fetched from.
     pub uri: String,
+    /// The image that it is started from instead, by Mesos' containerizer.
+    pub image: Option<String>,
     /// Its arguments, without the program's name.
     pub arguments: Vec<String>,
     /// For SHUTDOWN, in seconds.
@@ -91,25 +93,37 @@ const EXECUTOR_FILE: &str = "k8sm-executor";
 pub fn executor_template(about: &ExecutorDescription, framework_id: &str) -> ExecutorTemplate {
     let mut arguments = vec![EXECUTOR_FILE.to_owned()];
     arguments.extend(about.arguments.iter().cloned());
-    ExecutorTemplate(pb::ExecutorInfo {
-        r#type: Some(pb::executor_info::Type::Custom.into()),
-        framework_id: Some(pb::FrameworkId {
-            value: framework_id.to_owned(),
-        }),
-        command: Some(pb::CommandInfo {
-            uris: vec![pb::command_info::Uri {
+    let mut command = pb::CommandInfo {
+        shell: Some(false),
+        arguments,
+        user: Some("root".to_owned()),
+        ..Default::default()
+    };
+    let mut container = None;
+    match &about.image {
+        Some(name) => {
+            // Without a value the image's entry point is run, and the arguments follow it.
+            command.arguments.remove(0);
+            container = Some(docker_image(name));
+        }
+        None => {
+            command.value = Some(format!("./{EXECUTOR_FILE}"));
+            command.uris = vec![pb::command_info::Uri {
                 value: about.uri.clone(),
                 executable: Some(true),
                 extract: Some(false),
                 cache: Some(false),
                 output_file: Some(EXECUTOR_FILE.to_owned()),
-            }],
-            shell: Some(false),
-            value: Some(format!("./{EXECUTOR_FILE}")),
-            arguments,
-            user: Some("root".to_owned()),
-            ..Default::default()
+            }];
+        }
+    }
+    ExecutorTemplate(pb::ExecutorInfo {
+        r#type: Some(pb::executor_info::Type::Custom.into()),
+        framework_id: Some(pb::FrameworkId {
+            value: framework_id.to_owned(),
         }),
+        command: Some(command),
+        container,
         name: Some("Kubernetes node".to_owned()),
         shutdown_grace_period: Some(pb::DurationInfo {
             nanoseconds: i64::try_from(about.shutdown_grace.saturating_mul(1_000_000_000))
@@ -117,6 +131,24 @@ pub fn executor_template(about: &ExecutorDescription, framework_id: &str) -> Exe
         }),
         ..Default::default()
     })
+}
+
+/// A container of Mesos' own from a Docker image.
+fn docker_image(name: &str) -> pb::ContainerInfo {
+    pb::ContainerInfo {
+        r#type: pb::container_info::Type::Mesos.into(),
+        mesos: Some(pb::container_info::MesosInfo {
+            image: Some(pb::Image {
+                r#type: pb::image::Type::Docker.into(),
+                docker: Some(pb::image::Docker {
+                    name: name.to_owned(),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+        }),
+        ..Default::default()
+    }
 }
 
 impl ExecutorTemplate {
@@ -298,6 +330,23 @@ pub fn agents(
             })
         })
         .collect()
+}
+
+/// Reads of GET_TASKS' answer which ports each of our tasks holds.
+pub fn held_ports(
+    response: &pb::master::response::GetTasks,
+    framework: &str,
+) -> Vec<(TaskId, Vec<u16>)> {
+    let ours = response
+        .tasks
+        .iter()
+        .filter(|task| task.framework_id.value == framework);
+    ours.map(|task| {
+        let held = Pool::from_mesos(&task.resources, |_| true);
+        let ports = held.ports().iter().collect();
+        (TaskId::from(task.task_id.value.clone()), ports)
+    })
+    .collect()
 }
 
 /// What every node task carries and no decision depends on.

@@ -42,6 +42,7 @@ pub fn settings() -> NodeSettings {
 /// ExecutorInfo as a Node stores it.
 pub fn executor() -> Arc<[u8]> {
     let about = ExecutorDescription {
+        image: None,
         uri: "http://10.0.0.2/artifacts/ab/k8sm-executor".to_owned(),
         arguments: vec!["--data-dir=/var/lib/k8sm".to_owned()],
         shutdown_grace: 90,
@@ -73,6 +74,27 @@ fn json(launch: &Launch) -> String {
         serde_json::to_string_pretty(&shown).unwrap(),
         String::from_utf8(data).unwrap()
     )
+}
+
+#[test]
+fn an_executor_from_an_image_is_its_entry_point_and_fetches_nothing() {
+    let about = ExecutorDescription {
+        uri: "http://10.0.0.2/artifacts/ab/k8sm-executor".to_owned(),
+        image: Some("registry.example.org/k8sm/k8sm-executor:0.1.0".to_owned()),
+        arguments: vec!["--data-dir=/var/lib/k8sm".to_owned()],
+        shutdown_grace: 90,
+    };
+    let info = executor_template(&about, "k8sm-1").encode(&"node.n1.00000001".into());
+    let info = pb::ExecutorInfo::decode(&*info).unwrap();
+    let command = info.command.unwrap();
+    assert_eq!((command.value, command.uris), (None, Vec::new()));
+    assert_eq!(command.arguments, ["--data-dir=/var/lib/k8sm"]);
+    let image = info.container.unwrap().mesos.unwrap().image.unwrap();
+    assert_eq!(
+        image.docker.unwrap().name,
+        "registry.example.org/k8sm/k8sm-executor:0.1.0"
+    );
+    assert!(info.resources.is_empty());
 }
 
 #[test]
@@ -209,4 +231,37 @@ fn announced_maintenance_and_a_drained_agent_are_read() {
     use pb::task_status::Reason;
     assert!(update(&status(Reason::AgentDraining)).draining);
     assert!(!update(&status(Reason::ExecutorUnregistered)).draining);
+}
+
+#[test]
+fn ports_that_our_tasks_hold_are_read_and_others_are_not_ours() {
+    let task = |id: &str, framework: &str, ranges: &[(u64, u64)]| pb::Task {
+        task_id: pb::TaskId {
+            value: id.to_owned(),
+        },
+        framework_id: pb::FrameworkId {
+            value: framework.to_owned(),
+        },
+        resources: Pool::unreserved(
+            Amounts::default(),
+            PortSet::from_ranges(ranges.iter().copied()),
+        )
+        .to_mesos("*"),
+        ..Default::default()
+    };
+    let answer = pb::master::response::GetTasks {
+        tasks: vec![
+            task("p1.00000001", "ours", &[(80, 81), (443, 443)]),
+            task("p2.00000001", "ours", &[]),
+            task("p3.00000001", "theirs", &[(22, 22)]),
+        ],
+        ..Default::default()
+    };
+    assert_eq!(
+        held_ports(&answer, "ours"),
+        [
+            ("p1.00000001".into(), vec![80, 81, 443]),
+            ("p2.00000001".into(), vec![]),
+        ]
+    );
 }

@@ -93,6 +93,8 @@ pub enum Event {
     },
     /// All agents, from the operator API.
     Agents(Vec<AgentReport>),
+    /// Our tasks and the ports that each of them holds, from the operator API.
+    HeldPorts(Vec<(TaskId, Vec<u16>)>),
     /// A pod was added or changed.
     Pod(PodView),
     /// A pod is gone.
@@ -313,6 +315,8 @@ pub enum Effect {
     },
     /// GET_AGENTS, soon.
     PollAgents,
+    /// GET_TASKS, soon: which ports do our tasks hold? Ends with `HeldPorts`.
+    PollPorts,
     /// Create the Node or annotate it for a new life, and make a bootstrap token.
     /// Ends with `NodePrepared` or `PrepareFailed`.
     PrepareNode {

@@ -6,7 +6,7 @@
 //!
 //! | file | decides |
 //! |---|---|
-//! | `ports` | host port numbers that pods share |
+//! | `ports`, `node_ports` | host port numbers that pods share; those of the node itself |
 //! | [`offer`], [`pool`] | what is offered, what a task takes of it |
 //! | [`pod`], `pods` | the scheduling queue; pods that are bound already |
 //! | [`node`], `nodes`, `life`, `upkeep` | a node's object, life, timeouts |
@@ -26,6 +26,8 @@ mod life;
 pub mod maintenance;
 mod market;
 pub mod node;
+mod node_ports;
+
 mod nodes;
 pub mod offer;
 mod place;
@@ -52,7 +54,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::placement::{Candidate, Fit};
-use crate::resources::PodDemand;
+use crate::resources::{PodDemand, PortSet};
 
 pub use event::{Effect, Event};
 use ids::{AgentId, NodeName, PodUid, Role, Time};
@@ -87,6 +89,8 @@ pub struct CoreConfig {
     pub start_timeout: Duration,
     /// How long before its agent's maintenance a node is emptied.
     pub maintenance_lead: Duration,
+    /// Port numbers that nodes' own processes never take.
+    pub node_avoid_ports: PortSet,
     /// What every node shall be ([`seam::node::Revision::digest`]); none: they stay as they are.
     pub revision: Option<String>,
     /// Makes ExecutorInfo (protobuf) for an executor id.
@@ -115,6 +119,7 @@ impl Default for CoreConfig {
             refuse_seconds: 10.0,
             start_timeout: Duration::from_secs(600),
             maintenance_lead: Duration::from_secs(900),
+            node_avoid_ports: PortSet::default(),
             revision: None,
             executor_info: ExecutorTemplate(mesos::pb::ExecutorInfo::default()),
         }
@@ -268,6 +273,7 @@ impl State {
             Event::Failure { agent, executor } => self.failure(&agent, executor.as_ref()),
             Event::Message { executor, message } => self.message(&executor, message),
             Event::Agents(reports) => self.agents_reported(reports),
+            Event::HeldPorts(held) => self.ports_reported(held),
             Event::Pod(view) => self.pod_seen(view),
             Event::PodGone(uid) => self.pod_gone(&uid),
             Event::PodsListed(present) => self.pods_listed(&present),

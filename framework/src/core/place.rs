@@ -320,7 +320,7 @@ impl State {
         let mut ports = pool.ports();
         if rank == Rank::Fresh {
             amounts = amounts.minus(&self.config.node_overhead);
-            if ports.len() < seam::node::NodePorts::COUNT {
+            if !super::node_ports::suffice(&ports, &self.config.node_avoid_ports) {
                 ports = PortSet::default();
                 amounts = Amounts::default();
             }

@@ -1,14 +1,12 @@
 //! Plans: room on held offers that is set aside for a node being prepared and for its pods.
 //! A plan lives as long as every offer that it was made on.
 
-use rand::Rng;
-
 use seam::node::NodePorts;
 
-use super::State;
 use super::ids::{AgentId, NodeName, PodUid, Role};
 use super::node::Plan;
 use super::pod::{PodTemplate, Stage};
+use super::{State, node_ports};
 
 impl State {
     /// Nodes that are being prepared, but lost their offers: set room aside again.
@@ -62,9 +60,7 @@ impl State {
         true
     }
 
-    /// Ports for the node's own processes: anywhere in the upper quarter of what is offered, so that
-    /// two lives in a row do not meet and what users pick for their pods, mostly further down, stays
-    /// free for pods that come later; and none that a waiting pod asks for.
+    /// Ports for the node's own processes; if possible none that a waiting pod asks for.
     fn pick_ports(
         &mut self,
         free: &crate::resources::PortSet,
@@ -81,20 +77,9 @@ impl State {
                 wanted.extend(requirements.demand.host_ports.iter().map(|p| p.port));
             }
         }
-        let all: Vec<u16> = free.iter().collect();
-        if all.len() < NodePorts::COUNT {
-            return None;
-        }
-        let start = self.rng.random_range(all.len() / 4 * 3..all.len());
-        let from_start = || all.iter().cycle().skip(start).take(all.len()).copied();
-        let mut ports: Vec<u16> = from_start()
-            .filter(|port| !wanted.contains(port))
-            .take(NodePorts::COUNT)
-            .collect();
-        if ports.len() < NodePorts::COUNT {
-            ports = from_start().take(NodePorts::COUNT).collect();
-        }
-        ports.try_into().ok()
+        let avoid = &self.config.node_avoid_ports;
+        let is_wanted = |port| wanted.contains(&port);
+        node_ports::choose(free, avoid, is_wanted, &mut self.rng)
     }
 
     /// Forgets what was planned on an agent's offers of a role: one of them is void.

@@ -7,8 +7,10 @@
 //! the number. A pod that stays without it for too long is evicted, as every pod is that uses
 //! what nobody granted.
 //!
-//! After a restart it is not known which task holds a number. Numbers are then taken again whenever
-//! they are offered, which proves that none of our tasks has them.
+//! After a restart it is not known which task holds a number, so Mesos is asked (GET_TASKS) as soon
+//! as there are pods that use any. Until it has answered, or where it must not be asked, numbers
+//! whose holder is not known are taken again whenever they are offered, which proves that none of
+//! our tasks has them.
 
 use std::collections::BTreeMap;
 
@@ -46,8 +48,8 @@ impl State {
         for uid in others {
             for port in self.port_numbers(uid) {
                 // Tasks of an earlier process have forgotten their ports.
-                let certain = ended.ports.contains(&port);
-                let known = !ended.ports.is_empty();
+                let certain = ended.holds(port);
+                let known = ended.ports.is_some();
                 if (certain || !known) && !self.ledger.holds_port(&ended.node, port) {
                     owed.push((port, certain));
                 }
@@ -62,6 +64,30 @@ impl State {
             entry.certain |= certain;
             self.wants_revive = true;
             self.dirty = true;
+        }
+    }
+
+    /// Asks Mesos which ports our tasks hold, if that matters: some bound pod uses ports, and its
+    /// node has a task of which it is not known.
+    pub(super) fn ask_for_held_ports(&mut self) {
+        let matters = self.ledger.iter().any(|task| {
+            let uses = |uid: &PodUid| !self.port_numbers(uid).is_empty();
+            task.ports.is_none() && task.pod.as_ref().is_some_and(uses)
+        });
+        if matters && self.recovered {
+            self.emit(Effect::PollPorts);
+        }
+    }
+
+    /// Mesos has told which ports our tasks hold.
+    pub(super) fn ports_reported(&mut self, held: Vec<(TaskId, Vec<u16>)>) {
+        for (id, ports) in held {
+            if let Some(task) = self.ledger.get_mut(&id)
+                && task.ports.is_none()
+            {
+                task.ports = Some(ports.into());
+                self.dirty = true;
+            }
         }
     }
 
@@ -167,7 +193,7 @@ impl State {
         };
         self.insert_task(&task, &agent, name, Some(uid), TaskPhase::Launching);
         if let Some(entry) = self.ledger.get_mut(&task) {
-            entry.ports = [port].into();
+            entry.ports = Some([port].into());
             entry.role = Some(role.clone());
             entry.extra = true;
         }

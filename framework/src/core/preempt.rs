@@ -325,7 +325,7 @@ impl State {
                     deleting: pod.view.deleting,
                     demand: rounded(&pod.view.template, requirements),
                     fit: Fit {
-                        ports: task.ports.to_vec(),
+                        ports: task.ports.as_deref().unwrap_or_default().to_vec(),
                         shared_ports: Vec::new(),
                     },
                     role: task.role.clone(),

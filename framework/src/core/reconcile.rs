@@ -110,6 +110,7 @@ impl State {
         if !self.recovered {
             self.recovered = true;
             self.dirty = true;
+            self.ask_for_held_ports();
         }
     }
 

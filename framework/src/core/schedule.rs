@@ -10,9 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use seam::id::TaskKind;
-use seam::node::NodePorts;
 
-use super::State;
 use super::event::{Effect, Launch, NodeLaunch, PodLaunch};
 use super::ids::{AgentId, NodeName, PodUid, Role, TaskId};
 use super::market::REFUSE_IDLE;
@@ -24,6 +22,7 @@ use super::pool::{Amounts, Grant};
 use super::preempt::Searches;
 use super::task::TaskPhase;
 use super::timers::Timer;
+use super::{State, node_ports};
 
 /// A pod is not called unschedulable before offers had this long to come: an allocation takes up
 /// to a second.
@@ -315,7 +314,7 @@ impl State {
         };
         self.insert_task(&task, &agent_id, name, Some(uid), TaskPhase::Launching);
         if let Some(entry) = self.ledger.get_mut(&task) {
-            entry.ports = ports.into();
+            entry.ports = Some(ports.into());
             entry.role = Some(role.clone());
         }
         self.set_stage(uid, Stage::Tasked(task.clone()));
@@ -339,7 +338,8 @@ impl State {
                 return;
             }
             let roomy = self.offers.get(&agent, &role).is_some_and(|held| {
-                held.free.covers(&overhead, &[]) && held.free.ports().len() >= NodePorts::COUNT
+                held.free.covers(&overhead, &[])
+                    && node_ports::suffice(&held.free.ports(), &self.config.node_avoid_ports)
             });
             if rank == Rank::Fresh
                 && roomy
@@ -405,7 +405,7 @@ impl State {
             node.enter(NodePhase::Launching, now);
             self.insert_task(&note.task, &agent_id, &name, None, TaskPhase::Launching);
             if let Some(entry) = self.ledger.get_mut(&note.task) {
-                entry.ports = ports.into();
+                entry.ports = Some(ports.into());
                 entry.role = Some(role.clone());
             }
             self.counters.nodes_launched += 1;

@@ -66,8 +66,9 @@ pub struct Task {
     pub phase: TaskPhase,
     /// Since when.
     pub since: Time,
-    /// Host ports that this task holds in Mesos.
-    pub ports: Box<[u16]>,
+    /// Host ports that this task holds in Mesos; `None` for one of an earlier process until Mesos
+    /// has told (`ports`).
+    pub ports: Option<Box<[u16]>>,
     /// Whether it is to end.
     pub kill: Option<Kill>,
     /// When Mesos last said something about it; an implicit reconciliation that does not mention
@@ -79,6 +80,15 @@ pub struct Task {
     pub role: Option<Role>,
     /// Whether it only holds ports for a pod that has another task.
     pub extra: bool,
+}
+
+impl Task {
+    /// Whether this task holds the port, for all that is known.
+    pub fn holds(&self, port: u16) -> bool {
+        self.ports
+            .as_ref()
+            .is_some_and(|ports| ports.contains(&port))
+    }
 }
 
 /// All tasks.
@@ -157,7 +167,7 @@ impl Ledger {
 
     /// Whether some task of the node holds the port in Mesos.
     pub fn holds_port(&self, node: &NodeName, port: u16) -> bool {
-        self.of_node(node).any(|t| t.ports.contains(&port))
+        self.of_node(node).any(|t| t.holds(port))
     }
 
     /// All tasks.
@@ -247,7 +257,7 @@ mod tests {
                 pod: Some("p".into()),
                 phase: TaskPhase::Launching,
                 since: Time(0),
-                ports: Box::default(),
+                ports: None,
                 kill: None,
                 heard: Time(0),
                 last_update: None,

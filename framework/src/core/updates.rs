@@ -120,6 +120,7 @@ impl State {
                 } else if let Some(task) = self.ledger.get_mut(&update.task) {
                     task.phase = TaskPhase::Bound;
                     task.extra = true;
+                    self.ask_for_held_ports();
                 }
                 true
             }
@@ -155,7 +156,7 @@ impl State {
             pod: pod.cloned(),
             phase,
             since: self.now,
-            ports: Box::default(),
+            ports: None,
             kill: None,
             heard: self.now,
             last_update: None,

@@ -127,6 +127,49 @@ pub async fn poll_agents(
     }
 }
 
+/// Asks which ports our tasks hold, whenever that is wanted; until there is an answer.
+pub async fn poll_ports(
+    master: MasterUrl,
+    config: ClientConfig,
+    framework: String,
+    wanted: Arc<Notify>,
+    events: mpsc::Sender<Event>,
+    stop: CancellationToken,
+) {
+    // `poll_agents` says why, if there is none.
+    let Ok(client) = OperatorClient::new(&master, &config) else {
+        return;
+    };
+    let call = pb::master::Call {
+        r#type: Some(pb::master::call::Type::GetTasks.into()),
+        ..Default::default()
+    };
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = wanted.notified() => {}
+        }
+        let mut failures = 0u32;
+        let tasks = loop {
+            match client.call(&call).await {
+                Ok(answer) => break answer.get_tasks.unwrap_or_default(),
+                Err(error) => tracing::warn!(%error, "tasks cannot be asked for"),
+            }
+            failures = failures.saturating_add(1);
+            let pause =
+                Duration::from_secs(1 << failures.min(6)).mul_f64(rand::random_range(0.8..1.2));
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        };
+        let held = wire::held_ports(&tasks, &framework);
+        if events.send(Event::HeldPorts(held)).await.is_err() {
+            return;
+        }
+    }
+}
+
 /// Whether what is reserved for `role` may be offered to one of `roles`: its own, or one below it.
 fn role_is_ours(roles: &[String], role: &str) -> bool {
     roles.iter().any(|ours| {

@@ -175,6 +175,7 @@ pub async fn lead(leader: Leader, stop: CancellationToken) -> Result<(), LeaderE
         board: leader.board.clone(),
         recorder: leader.recorder.clone(),
         poll: Arc::new(Notify::new()),
+        poll_ports: Arc::new(Notify::new()),
         batch: Vec::new(),
         status_due: Instant::now(),
         sweep_due: Instant::now() + TOKEN_SWEEP,
@@ -206,6 +207,14 @@ pub async fn lead(leader: Leader, stop: CancellationToken) -> Result<(), LeaderE
         leader.mesos_client.clone(),
         leader.framework.roles.clone(),
         main.poll.clone(),
+        events.clone(),
+        stop.clone(),
+    ));
+    tokio::spawn(mesos_loop::poll_ports(
+        leader.master.clone(),
+        leader.mesos_client.clone(),
+        leader.framework_id.clone(),
+        main.poll_ports.clone(),
         events.clone(),
         stop.clone(),
     ));
@@ -251,6 +260,7 @@ struct Main {
     board: Arc<Board>,
     recorder: Recorder,
     poll: Arc<Notify>,
+    poll_ports: Arc<Notify>,
     batch: Vec<Event>,
     status_due: Instant,
     sweep_due: Instant,
@@ -358,6 +368,10 @@ impl Main {
             },
             Effect::PollAgents => {
                 self.poll.notify_one();
+                Ok(())
+            }
+            Effect::PollPorts => {
+                self.poll_ports.notify_one();
                 Ok(())
             }
             effect => {

@@ -147,6 +147,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), RunErr
     let overhead = options.node_overhead();
     let executor_info = ExecutorDescription {
         uri: executor_uri,
+        image: options.executor_image.clone(),
         arguments: options.executor_args.clone(),
         shutdown_grace: options.executor_grace.as_secs().max(1),
     };
@@ -190,6 +191,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), RunErr
         refuse_seconds: options.refuse_seconds.max(0.0),
         start_timeout: options.nodes_start_timeout,
         maintenance_lead: options.maintenance_lead,
+        node_avoid_ports: options.node_avoid_ports.iter().copied().collect(),
         revision: Some(settings.revision().digest()),
         executor_info: executor_template(&executor_info, &framework_id),
         ..CoreConfig::default()

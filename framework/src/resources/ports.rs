@@ -250,6 +250,13 @@ impl PortSet {
     }
 }
 
+impl FromIterator<PortRange> for PortSet {
+    fn from_iter<T: IntoIterator<Item = PortRange>>(ranges: T) -> Self {
+        let bounds = |range: PortRange| (u64::from(range.begin), u64::from(range.end));
+        Self::from_ranges(ranges.into_iter().map(bounds))
+    }
+}
+
 impl FromIterator<u16> for PortSet {
     fn from_iter<T: IntoIterator<Item = u16>>(ports: T) -> Self {
         Self::from_ranges(ports.into_iter().map(|p| (u64::from(p), u64::from(p))))

@@ -487,7 +487,8 @@ impl Simulation {
             | Effect::Shutdown { .. }
             | Effect::Acknowledge { .. }
             | Effect::Reconcile { .. }
-            | Effect::PollAgents => {
+            | Effect::PollAgents
+            | Effect::PollPorts => {
                 let after = self.world.in_order(Stream::Calls, 1..5);
                 let connection = self.world.connection;
                 let effect = Box::new(effect);

@@ -274,6 +274,11 @@ impl Bench {
         self.pod(view);
     }
 
+    /// A pod as it is now.
+    pub fn view_of(&self, pod: &str) -> PodView {
+        self.pods[pod].clone()
+    }
+
     /// A pod's containers have ended, and its object is gone.
     pub fn end(&mut self, pod: &str, task: &TaskId) {
         self.pods.remove(pod);

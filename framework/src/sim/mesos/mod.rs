@@ -320,6 +320,13 @@ impl Mesos {
                 self.acknowledge(world, &agent, &task, uuid);
             }
             Effect::Reconcile { tasks } => self.reconcile(world, tasks),
+            Effect::PollPorts => {
+                let tasks = self.agents.values().flat_map(|agent| &agent.tasks);
+                let held = tasks
+                    .map(|(id, task)| (id.clone(), task.grant.ports().iter().collect()))
+                    .collect();
+                world.tell(Event::HeldPorts(held));
+            }
             Effect::PollAgents => {
                 let reports = self
                     .agents
