@@ -191,6 +191,13 @@ pub fn framework(
         // Whoever asks for agents here wants to see as many nodes.
         args.push(format!("--nodes-min={agents}"));
     }
+    if let Some(ports) = settings
+        .front_door
+        .filter(|_| shares_host_network(settings))
+    {
+        // The one that the agent offers for pods that ask for it by name, as people know it.
+        args.push(format!("--node-avoid-ports={}", ports.legacy));
+    }
     if shares_host_network(settings) {
         // Below the instance's own directories, where `down` finds everything.
         args.extend([

@@ -2,6 +2,7 @@
 //! objection says how to mend it. Nothing is changed on the machine meanwhile.
 
 pub mod facts;
+pub mod offered;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -167,6 +168,9 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
             "stop that node; tables that were left behind go away with `nft delete table ip kube-proxy; nft delete table ip6 kube-proxy`; or use --agents 2",
         ));
     }
+    if let Some(resources) = &facts.resources {
+        findings.extend(offered::judge(resources, &facts.machine));
+    }
     match facts.address {
         None => findings.push(fatal(
             "this machine has no IPv4 address besides loopback, and pods need one to reach the API server".to_owned(),
@@ -247,6 +251,8 @@ mod tests {
             other_instance: None,
             foreign_kube_proxy: false,
             address: Some("192.0.2.7".parse().unwrap()),
+            resources: None,
+            machine: offered::Machine::default(),
         }
     }
 

@@ -53,14 +53,15 @@ fn every_process_may_die_and_the_cluster_converges() {
 
 /// What must be the same before and after.
 #[derive(Debug, PartialEq, Eq)]
-struct Picture {
+pub struct Picture {
     /// Ids of Mesos' tasks.
     tasks: Vec<String>,
     /// Container ids of all pods, by namespace and name.
     containers: Vec<(String, String)>,
 }
 
-fn picture(cluster: &Cluster) -> Picture {
+/// The picture of now.
+pub fn picture(cluster: &Cluster) -> Picture {
     let mut containers = Vec::new();
     cluster.wait("the API answers", 60, || {
         containers = cluster.all_containers();
@@ -75,7 +76,7 @@ fn picture(cluster: &Cluster) -> Picture {
 }
 
 /// Each of hello's pods has one process on this machine, whatever Kubernetes believes.
-fn each_pod_runs_once(cluster: &Cluster) {
+pub fn each_pod_runs_once(cluster: &Cluster) {
     for (pod, _) in cluster.containers("app=hello") {
         let running = processes::with_variable("POD_NAME", &pod);
         assert_eq!(running.len(), 1, "processes of pod {pod}: {running:?}");

@@ -12,6 +12,7 @@ mod life;
 mod one_agent;
 mod support;
 mod three_agents;
+mod upgrade;
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 #[path = "../../../mesos/tests/support/zookeeper.rs"]
 mod zookeeper;
