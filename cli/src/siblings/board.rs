@@ -52,6 +52,12 @@ impl Board {
         });
     }
 
+    /// Why the last attempt failed.
+    #[cfg(test)]
+    pub fn error(&self) -> Option<String> {
+        self.with(|i| i.error.clone())
+    }
+
     fn plan(&self) -> (StatusCode, Value) {
         self.with(|i| {
             let (code, status) = match i.complete {

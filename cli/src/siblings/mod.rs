@@ -141,14 +141,14 @@ pub async fn run(args: &[String]) -> Result<ExitCode, run::Error> {
         .await
         .map_err(|source| Error::Listen { port, source })?;
     if std::env::var(UNINSTALL_ENV).is_ok_and(|v| v == "true") {
-        until_done(&board, || removal::attempt(&service)).await;
+        until_done(&board, PAUSES, || removal::attempt(&service)).await;
         board.complete();
         tracing::info!("everything is removed; DC/OS deletes this app now");
         // Until then it has to answer.
         server.wait().await;
         return Ok(ExitCode::SUCCESS);
     }
-    let done = until_done(&board, || reconcile::attempt(&service)).await;
+    let done = until_done(&board, PAUSES, || reconcile::attempt(&service)).await;
     // The framework answers on this port from now on.
     drop(server);
     framework(&service, done).await
@@ -203,12 +203,12 @@ fn fits(options: &Options) -> Result<(), Error> {
 }
 
 /// Attempts until one succeeds.
-async fn until_done<T, F, A>(board: &Board, mut attempt: A) -> T
+async fn until_done<T, F, A>(board: &Board, pauses: (Duration, Duration), mut attempt: A) -> T
 where
     A: FnMut() -> F,
     F: Future<Output = Result<T, Attempt>>,
 {
-    let (mut pause, longest) = PAUSES;
+    let (mut pause, longest) = pauses;
     loop {
         match attempt().await {
             Ok(done) => return done,
@@ -252,5 +252,54 @@ async fn framework(service: &Service, done: Done) -> Result<ExitCode, run::Error
 impl Error {
     fn from_install(error: &install::Error) -> run::Error {
         run::Error::Siblings(crate::error::chain(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use packaging::options::Layers;
+
+    use super::*;
+
+    fn options(document: &str) -> Options {
+        let mut layers = Layers::new();
+        layers.document(document).unwrap();
+        layers.finish().unwrap()
+    }
+
+    #[test]
+    fn options_that_only_an_operators_machine_can_follow_are_refused_by_name() {
+        assert!(fits(&Options::default()).is_ok());
+        assert!(fits(&options("{pki: {source: env}}")).is_ok());
+        for (document, option) in [
+            ("{pki: {source: file, file: /etc/k8sm}}", "pki.source"),
+            ("{pki: {ca: /root/ca}}", "pki.ca"),
+            (
+                "{marathon: {require_ports: false}}",
+                "marathon.require_ports",
+            ),
+        ] {
+            let error = fits(&options(document)).unwrap_err().to_string();
+            assert!(error.starts_with(option), "{document}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_fails_is_repeated_and_says_why_on_the_board() {
+        let board = Board::default();
+        let mut attempts = 0;
+        let pauses = (Duration::from_millis(1), Duration::from_millis(2));
+        let done = until_done(&board, pauses, || {
+            attempts += 1;
+            let attempt = attempts;
+            async move {
+                match attempt {
+                    3 => Ok(attempt),
+                    _ => Err(install::Error::State(format!("attempt {attempt}")).into()),
+                }
+            }
+        });
+        assert_eq!(done.await, 3);
+        assert_eq!(board.error().as_deref(), Some("attempt 2"));
     }
 }
