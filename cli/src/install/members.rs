@@ -63,7 +63,7 @@ fn is_old(member: &Listed, place: &Place) -> bool {
     let named = member.name == place.name;
     let there = member.peer_urls.contains(&place.url);
     let started = !member.client_urls.is_empty();
-    (named && !there) || (there && started) || (named && started)
+    (named && !there) || (there && started)
 }
 
 /// Adds the new member.
