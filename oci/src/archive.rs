@@ -171,7 +171,7 @@ impl Archive {
             Content::Dir => {
                 let path = join(&self.path, name)?;
                 let metadata = std::fs::symlink_metadata(path).ok()?;
-                metadata.is_file().then(|| metadata.len())
+                metadata.is_file().then_some(metadata.len())
             }
             Content::Tar { .. } => self.locate(name).map(|(_, size)| size),
         }

@@ -35,7 +35,7 @@ pub enum Error {
     #[error("Failed to find archive for image '{name}' at '{}'", path.display())]
     NoArchive {
         /// The image.
-        name: Reference,
+        name: Box<Reference>,
         /// Where it should be.
         path: PathBuf,
     },
@@ -43,7 +43,7 @@ pub enum Error {
     #[error("Failed to read image '{name}': {source}")]
     Archive {
         /// The image.
-        name: Reference,
+        name: Box<Reference>,
         /// Why.
         source: archive::Error,
     },
@@ -51,7 +51,7 @@ pub enum Error {
     #[error("Failed to unpack image '{name}': {source}")]
     Unpack {
         /// The image.
-        name: Reference,
+        name: Box<Reference>,
         /// Why.
         source: unpack::Error,
     },
@@ -59,7 +59,7 @@ pub enum Error {
     #[error("Failed to pull image '{name}': {source}")]
     Registry {
         /// The image.
-        name: Reference,
+        name: Box<Reference>,
         /// Why.
         source: registry::Error,
     },
@@ -67,7 +67,7 @@ pub enum Error {
     #[error("image '{name}' is for {found}, this agent is {here}")]
     Platform {
         /// The image.
-        name: Reference,
+        name: Box<Reference>,
         /// What it is for.
         found: String,
         /// What this is.
@@ -78,7 +78,7 @@ pub enum Error {
     Disk(#[from] DiskError),
     /// A thread of this program fell.
     #[error("unpack image '{0}': the work was given up")]
-    GivenUp(Reference),
+    GivenUp(Box<Reference>),
 }
 
 /// An unpacked image.
@@ -191,7 +191,7 @@ impl Store {
         let named = match self.source(wanted) {
             Source::Archive(path) => {
                 let stamp = stamp(&path).ok_or_else(|| Error::NoArchive {
-                    name: name.clone(),
+                    name: Box::new(name.clone()),
                     path: path.clone(),
                 })?;
                 if let Some(known) = known.filter(|k| k.archive == Some(stamp))
@@ -227,7 +227,7 @@ impl Store {
                 self.make_room()?;
                 Ok(stored)
             }
-            None => Err(Error::GivenUp(name.clone())),
+            None => Err(Error::GivenUp(Box::new(name.clone()))),
         }
     }
 
@@ -260,7 +260,7 @@ impl Store {
     ) -> Result<Digest, Error> {
         let name = &wanted.name;
         let failed = |source| Error::Registry {
-            name: name.clone(),
+            name: Box::new(name.clone()),
             source,
         };
         let registry = Registry::new(host, options).map_err(failed)?;
@@ -281,7 +281,7 @@ impl Store {
     /// Unpacks an archive and gives the image's id.
     async fn unpack(&self, name: Reference, from: PathBuf, work: PathBuf) -> Result<Digest, Error> {
         let images = self.config.store_dir.join("images");
-        let given_up = Error::GivenUp(name.clone());
+        let given_up = Error::GivenUp(Box::new(name.clone()));
         // Reading and writing hundreds of megabytes is no work for the reactor.
         tokio::task::spawn_blocking(move || {
             let done = unpack_into(&name, &from, &work, &images);
@@ -388,7 +388,7 @@ fn stamp(path: &Path) -> Option<(u64, i64, i64)> {
 
 fn unpack_into(name: &Reference, from: &Path, work: &Path, images: &Path) -> Result<Digest, Error> {
     let failed = |source| Error::Archive {
-        name: name.clone(),
+        name: Box::new(name.clone()),
         source,
     };
     let archive = Archive::open(from).map_err(failed)?;
@@ -397,7 +397,7 @@ fn unpack_into(name: &Reference, from: &Path, work: &Path, images: &Path) -> Res
     let found = &image.config;
     if !found.architecture.is_empty() && found.architecture != here.architecture {
         return Err(Error::Platform {
-            name: name.clone(),
+            name: Box::new(name.clone()),
             found: format!("{}/{}", found.os, found.architecture),
             here: format!("{}/{}", here.os, here.architecture),
         });
@@ -412,7 +412,7 @@ fn unpack_into(name: &Reference, from: &Path, work: &Path, images: &Path) -> Res
     disk::make_dir(&root)?;
     let size =
         unpack::image(&archive, &image, &root, LARGEST_IMAGE).map_err(|source| Error::Unpack {
-            name: name.clone(),
+            name: Box::new(name.clone()),
             source,
         })?;
     let note = Note {
