@@ -4,9 +4,7 @@
 mod support;
 
 use framework::core::event::{BindOutcome, Launch};
-use framework::core::ids::TaskId;
 use framework::core::node::NodePhase;
-use framework::core::pool::Amounts;
 use framework::core::task::{End, MesosState, Outcome};
 use framework::core::{CoreConfig, Effect, Event};
 use std::time::Duration;

@@ -160,6 +160,7 @@ impl MasterState {
     }
 
     /// GET_QUOTA.
+    #[allow(deprecated, reason = "clients from before 1.9 read `infos`")]
     pub(super) fn quota_status(&self) -> QuotaStatus {
         let quotas = self.allocator.quotas();
         let infos = quotas
