@@ -108,7 +108,12 @@ async fn dcos_is_told_the_frameworks_id_and_when_it_is_up() {
     let server = Server::start(Limits::default()).await;
     let answer = server.get("/v1/plans/deploy", "").await;
     assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
-    assert!(server.get("/v1/state/frameworkId", "").await.ends_with("[]"));
+    assert!(
+        server
+            .get("/v1/state/frameworkId", "")
+            .await
+            .ends_with("[]")
+    );
     server.status.send_replace(Arc::new(Status {
         framework_id: Some("f-1".to_owned()),
         connected: true,
@@ -116,7 +121,10 @@ async fn dcos_is_told_the_frameworks_id_and_when_it_is_up() {
         ..Status::default()
     }));
     let answer = server.get("/v1/plans/deploy", "").await;
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("COMPLETE"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("COMPLETE"),
+        "{answer}"
+    );
     let answer = server.get("/v1/state/frameworkId", "").await;
     assert!(answer.ends_with("[\"f-1\"]"), "{answer}");
     server.end().await;
