@@ -49,8 +49,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("api-servers.json");
         let stop = CancellationToken::new();
-        let first = start(0, &list("a:1"), file.clone(), stop.clone());
-        let first = first.await.unwrap();
+        let configured = list("a:1");
+        let first = start(0, &configured, file.clone(), stop.clone())
+            .await
+            .unwrap();
         assert_eq!(first.servers(), list("a:1"));
         first.update(&list("b:2"));
         let next = start(0, &list("a:1"), file, stop.clone()).await.unwrap();
