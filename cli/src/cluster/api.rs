@@ -181,28 +181,45 @@ impl Cluster {
             .map_err(|e| Error::api(format!("read deployment {name}"), &e))
     }
 
-    /// The newest warning about a pod.
+    /// The newest warning about a pod: `reason: message`.
     pub async fn last_warning(&self, namespace: &str, pod: &str) -> Result<Option<String>, Error> {
-        let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
-        let params = ListParams::default()
-            .fields(&format!("involvedObject.name={pod},type=Warning"))
-            .limit(50);
-        let list = api.list(&params).await;
-        let mut events = list.map_err(|e| Error::api("list events", &e))?.items;
-        events.sort_by_key(|e| {
-            e.last_timestamp
-                .as_ref()
-                .map(|t| t.0)
-                .or_else(|| e.event_time.as_ref().map(|t| t.0))
-        });
-        Ok(events.pop().map(|e| {
-            format!(
-                "{}: {}",
-                e.reason.unwrap_or_default(),
-                e.message.unwrap_or_default()
-            )
+        let api = Api::namespaced(self.client.clone(), namespace);
+        let newest = newest_warning(api, &format!("involvedObject.name={pod}")).await?;
+        Ok(newest.map(|e| said(&e)))
+    }
+
+    /// The newest warning about a pod that no node has taken: `pod: reason: message`.
+    pub async fn last_failed_scheduling(&self) -> Result<Option<String>, Error> {
+        let api = Api::all(self.client.clone());
+        let newest = newest_warning(api, "reason=FailedScheduling").await?;
+        Ok(newest.map(|e| {
+            let pod = e.involved_object.name.clone().unwrap_or_default();
+            format!("{pod}: {}", said(&e))
         }))
     }
+}
+
+/// Of at most 50 that are asked for.
+async fn newest_warning(api: Api<Event>, fields: &str) -> Result<Option<Event>, Error> {
+    let params = ListParams::default()
+        .fields(&format!("{fields},type=Warning"))
+        .limit(50);
+    let list = api.list(&params).await;
+    let events = list.map_err(|e| Error::api("list events", &e))?.items;
+    Ok(events.into_iter().max_by_key(|e| {
+        e.last_timestamp
+            .as_ref()
+            .map(|t| t.0)
+            .or_else(|| e.event_time.as_ref().map(|t| t.0))
+    }))
+}
+
+fn said(event: &Event) -> String {
+    format!(
+        "{}: {}",
+        event.reason.as_deref().unwrap_or_default(),
+        event.message.as_deref().unwrap_or_default()
+    )
 }
 
 /// Whether a node says that it is ready.

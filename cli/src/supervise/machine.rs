@@ -22,7 +22,8 @@ const BACK_OFF_FIRST: Duration = Duration::from_millis(500);
 const BACK_OFF_LAST: Duration = Duration::from_secs(30);
 /// A process that has run this long has not failed "again".
 const STABLE: Duration = Duration::from_secs(60);
-/// Between probes of a process that starts.
+/// Between probes of a process that starts, at least. A slow machine has no time for ten TLS
+/// handshakes a second: a twentieth of what the start took so far, at most a second.
 const PROBE_STARTING: Duration = Duration::from_millis(100);
 /// Between probes of a process that is ready.
 const PROBE_READY: Duration = Duration::from_secs(5);
@@ -510,8 +511,9 @@ impl Process {
                 };
                 self.last_error = None;
             }
-            (Phase::Starting { .. }, Err(reason)) => {
-                self.next_probe = now + PROBE_STARTING;
+            (Phase::Starting { since, .. }, Err(reason)) => {
+                let pause = now.saturating_sub(*since) / 20;
+                self.next_probe = now + pause.clamp(PROBE_STARTING, Duration::from_secs(1));
                 self.last_error = Some(reason);
             }
             (

@@ -377,10 +377,20 @@ async fn wait_for_nodes(
     deadline: Instant,
     progress: &Progress,
 ) -> Result<(), Error> {
+    /// A node that takes longer than this may never come: the pods' events say why.
+    const USUAL: Duration = Duration::from_secs(10);
+    /// Between two looks at the events.
+    const LOOK: Duration = Duration::from_secs(5);
     let start = Instant::now();
+    let mut look_at = start + USUAL;
+    let mut why = None;
     let mut step = progress.step("nodes");
     loop {
-        let text = match cluster.nodes_alive_since(begun).await {
+        if Instant::now() >= look_at {
+            why = cluster.last_failed_scheduling().await.unwrap_or(why);
+            look_at = Instant::now() + LOOK;
+        }
+        let mut text = match cluster.nodes_alive_since(begun).await {
             Ok(alive) if alive.len() >= usize::try_from(wanted).unwrap_or(usize::MAX) => {
                 step.done(&format!("{} ready", alive.len()));
                 return Ok(());
@@ -388,6 +398,9 @@ async fn wait_for_nodes(
             Ok(alive) => format!("{} of {wanted} are ready", alive.len()),
             Err(error) => error.to_string(),
         };
+        if let Some(why) = &why {
+            text = format!("{text}; {why}");
+        }
         step.detail(&text);
         if Instant::now() >= deadline {
             step.failed();
