@@ -34,7 +34,7 @@ impl Drain {
         };
         pb::DrainInfo {
             state: state as i32,
-            config: self.config.clone(),
+            config: self.config,
         }
     }
 }
@@ -143,7 +143,7 @@ impl MasterState {
     pub(super) fn tell_to_drain(&mut self, id: &AgentId) {
         if let Some(drain) = self.registry.draining.get(id) {
             let message = protocol::Drain {
-                config: drain.config.clone(),
+                config: drain.config,
             };
             self.tell_agent(id, to_agent::Message::Drain(message));
         }

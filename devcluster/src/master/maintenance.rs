@@ -351,7 +351,7 @@ impl MasterState {
                     .filters
                     .contains_key(&(id.clone(), framework.clone()));
                 if connected && asked == 0 && !filtered {
-                    wanted.push((framework, id.clone(), unavailability.clone()));
+                    wanted.push((framework, id.clone(), *unavailability));
                 }
             }
         }
@@ -398,7 +398,7 @@ impl MasterState {
             url: self.agents.get(&offer.agent).map(view::agent_url),
             framework_id: offer.framework.to_pb(),
             agent_id: Some(offer.agent.to_pb()),
-            unavailability: offer.unavailability.clone(),
+            unavailability: offer.unavailability,
             resources: Vec::new(),
         }
     }
