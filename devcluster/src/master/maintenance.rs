@@ -539,7 +539,10 @@ mod tests {
         let refused = |windows: &[&[pb::MachineId]], down: &BTreeMap<Machine, Mode>| {
             check_schedule(&schedule(windows), down).unwrap_err()
         };
-        assert_eq!(check_schedule(&schedule(&[&[a.clone()]]), &none), Ok(()));
+        assert_eq!(
+            check_schedule(&schedule(&[std::slice::from_ref(&a)]), &none),
+            Ok(())
+        );
         assert_eq!(
             refused(&[&[]], &none),
             "List of machines in the maintenance window is empty"
@@ -550,7 +553,7 @@ mod tests {
         );
         assert!(refused(&[&[machine("", "::1")]], &none).contains("::1"));
         assert_eq!(
-            refused(&[&[a.clone()], &[same]], &none),
+            refused(&[std::slice::from_ref(&a), &[same]], &none),
             r#"Machine '{"hostname":"a.TEST","ip":"10.0.0.1"}' appears more than once in the schedule"#
         );
         let down = BTreeMap::from([(Machine::of(&a), Mode::Down)]);
