@@ -52,7 +52,7 @@ e2e: build
 
 test-all: test test-vm ## test, and the same on cgroup v2
 
-e2e-install: build
+e2e-install: build ## all of the installer's tests, also those on several agents
 	@$(SUDO) env "PATH=$$PATH" K8SM_UPSTREAM_BIN="$$($(TARGET)/debug/k8sm upstream path)" $(TOOLS)/cargo-nextest nextest run --profile e2e --workspace --ignore-default-filter -E 'binary(/^e2e/) & test(/^install::/)'
 
 test-vm: setup-test-vm release ## the same on cgroup v2, in a virtual machine (software emulation)
