@@ -1,17 +1,60 @@
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
+
 use axum::routing::post;
 use axum::{Json, Router};
 use ring::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
 
 use super::*;
 
-/// A key that is in no use anywhere else, made for this test by openssl.
-const KEY: &str = include_str!("test-key.pem");
-/// Its public half, PKCS #1 in DER.
-const PUBLIC: &[u8] = include_bytes!("test-key.pub.der");
+/// An RSA key of this run, by openssl: ring makes none, and keys are not committed.
+struct Key {
+    /// PKCS #8 in PEM, as DC/OS' secrets hold it.
+    private: String,
+    /// PKCS #1 in DER.
+    public: Vec<u8>,
+    /// As an account is registered with.
+    public_pem: String,
+}
+
+static KEY: LazyLock<Key> = LazyLock::new(|| {
+    let private = openssl(
+        &[
+            "genpkey",
+            "-algorithm",
+            "RSA",
+            "-pkeyopt",
+            "rsa_keygen_bits:2048",
+        ],
+        b"",
+    );
+    let public = openssl(&["rsa", "-RSAPublicKey_out", "-outform", "DER"], &private);
+    let public_pem = openssl(&["rsa", "-pubout"], &private);
+    Key {
+        private: String::from_utf8(private).unwrap(),
+        public,
+        public_pem: String::from_utf8(public_pem).unwrap(),
+    }
+});
+
+fn openssl(args: &[&str], input: &[u8]) -> Vec<u8> {
+    let mut child = Command::new("openssl")
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("openssl, which `scripts/setup check` installs");
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "openssl {args:?}");
+    output.stdout
+}
 
 fn secret(endpoint: &str) -> String {
     json!({
-        "uid": "kubernetes", "scheme": "RS256", "private_key": KEY, "login_endpoint": endpoint,
+        "uid": "kubernetes", "scheme": "RS256", "private_key": KEY.private, "login_endpoint": endpoint,
     })
     .to_string()
 }
@@ -28,7 +71,7 @@ fn a_login_is_signed_by_the_accounts_key() {
     assert_eq!(decoded(parts[0])["alg"], "RS256");
     assert_eq!(decoded(parts[1]), json!({"uid": "kubernetes", "exp": 1300}));
     let signed = format!("{}.{}", parts[0], parts[1]);
-    UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, PUBLIC)
+    UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, &KEY.public)
         .verify(
             signed.as_bytes(),
             &URL_SAFE_NO_PAD.decode(parts[2]).unwrap(),
@@ -108,7 +151,7 @@ async fn a_refused_login_says_who_and_where() {
 async fn dcos_lets_in_who_logs_in_with_the_accounts_key_and_nobody_else() {
     let dir = tempfile::tempdir().unwrap();
     let stop = tokio_util::sync::CancellationToken::new();
-    let public = include_str!("test-key.pub.pem").to_owned();
+    let public = KEY.public_pem.clone();
     let accounts = [("kubernetes".to_owned(), public)].into();
     let config = devcluster::dcos::Config {
         listen: ([127, 0, 0, 1], 0).into(),
