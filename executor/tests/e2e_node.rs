@@ -390,7 +390,7 @@ async fn life(bin: &std::path::Path, dir: &std::path::Path) {
     let budget = json!({
         "apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
         "metadata": {"name": "web", "namespace": "default"},
-        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"name": "web"}}},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}},
     });
     let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
     plane.create(budgets, budget).await;
