@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::inside::Inside;
-use crate::agent::container::init::InitSpec;
+use crate::agent::container::start::Line;
 
 /// Least pause between two checks, whatever was asked for.
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
@@ -108,10 +108,7 @@ async fn run_command(
         let mut child = inside.start(info, variables).ok()?;
         return child.wait().await.ok()?.code();
     }
-    let (program, arg0, arguments) = InitSpec::program_of(info).ok()?;
-    let mut child = Command::new(program)
-        .arg0(arg0)
-        .args(arguments)
+    let mut child = Command::from(Line::of(info).ok()?.command())
         .envs(environment.iter().cloned())
         .envs(own)
         .stdin(Stdio::null())

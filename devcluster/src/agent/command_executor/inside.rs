@@ -7,10 +7,10 @@ use mesos::pb::CommandInfo;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 
-use crate::agent::container::init::InitSpec;
+use crate::agent::container::start::{Line, Process};
 use crate::agent::images::enter::{EnterSpec, Place};
 use crate::agent::images::rootfs::ContainerImage;
-use crate::agent::images::runtime::{self, Line};
+use crate::agent::images::runtime;
 
 /// The running task, for its checks.
 #[derive(Debug, Clone)]
@@ -39,12 +39,7 @@ impl Inside {
         command: &CommandInfo,
         variables: Vec<(String, String)>,
     ) -> Result<Child, String> {
-        let (program, arg0, arguments) = InitSpec::program_of(command)?;
-        let line = Line {
-            program,
-            arg0,
-            arguments,
-        };
+        let line = Line::of(command)?;
         spawn(&self.image, line, Place::Of(self.pid), variables)
     }
 }
@@ -60,12 +55,12 @@ fn spawn(
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let spec = EnterSpec {
         place,
-        program: line.program,
-        arg0: line.arg0,
-        arguments: line.arguments,
-        environment: runtime::environment(agent, &image.run, variables),
-        directory: runtime::directory(&image.run, image.manner).into(),
-        user: image.user,
+        process: Process {
+            line,
+            environment: runtime::environment(agent, &image.run, variables),
+            directory: runtime::directory(&image.run, image.manner).into(),
+            user: image.user,
+        },
     };
     let message = spec.message().map_err(|e| e.to_string())?;
     let command = EnterSpec::command(&image.helper).map_err(|e| e.to_string())?;

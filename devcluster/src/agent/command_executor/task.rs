@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::checks::{self, Observation};
 use super::inside::{self, Inside};
-use crate::agent::container::init::InitSpec;
+use crate::agent::container::start::Line;
 use crate::agent::images::rootfs::ContainerImage;
 
 /// Observations that may wait for the executor.
@@ -181,11 +181,8 @@ impl Task {
         if let Some(image) = &self.image {
             return inside::start(image, &info, self.environment());
         }
-        let (program, arg0, arguments) = InitSpec::program_of(&info)?;
-        let mut command = Command::new(program);
+        let mut command = Command::from(Line::of(&info)?.command());
         command
-            .arg0(arg0)
-            .args(arguments)
             .envs(self.environment())
             .stdin(Stdio::null())
             .process_group(0)

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
 use super::init::InitSpec;
+use super::start::{Line, Process};
 use super::{
     Cause, ContainerEvent, ContainerId, ContainerSpec, Grant, ProcessRef, RecoveredContainer,
     Termination, posix,
@@ -306,14 +307,13 @@ impl Shared {
 
     /// What the init process of a container on the agent's own file system is told.
     fn init_spec(&self, spec: &ContainerSpec) -> Result<InitSpec, String> {
-        let (program, arg0, arguments) = InitSpec::program_of(&spec.command)?;
         Ok(InitSpec {
-            program,
-            arg0,
-            arguments,
-            environment: spec.environment.clone(),
-            directory: spec.sandbox.clone(),
-            user: spec.user.as_ref().map(|u| (u.uid, u.gid)),
+            process: Process {
+                line: Line::of(&spec.command)?,
+                environment: spec.environment.clone(),
+                directory: spec.sandbox.clone(),
+                user: spec.user.as_ref().map(|u| (u.uid, u.gid)),
+            },
             status: self.config.layout.container_status(&spec.id),
             image: None,
         })
@@ -356,8 +356,9 @@ impl Shared {
         disk::write_json(&note, &image).map_err(|e| e.to_string())?;
         if spec.command_task {
             let mut init = self.init_spec(spec)?;
-            init.user = None;
-            init.arguments.push(format!("--image={}", note.display()));
+            init.process.user = None;
+            let argument = format!("--image={}", note.display());
+            init.process.line.arguments.push(argument);
             return Ok(init);
         }
         let line = image_runtime::line(&spec.command, &stored.run, wanted.manner)?;
@@ -370,14 +371,13 @@ impl Shared {
             .clone()
             .into_iter()
             .partition(|(name, _)| own.contains(&name.as_str()) || name.starts_with("MESOS_"));
-        let directory = image_runtime::directory(&stored.run, wanted.manner).into();
         Ok(InitSpec {
-            program: line.program,
-            arg0: line.arg0,
-            arguments: line.arguments,
-            environment: image_runtime::environment(agent, &stored.run, task),
-            directory,
-            user,
+            process: Process {
+                line,
+                environment: image_runtime::environment(agent, &stored.run, task),
+                directory: image_runtime::directory(&stored.run, wanted.manner).into(),
+                user,
+            },
             status: self.config.layout.container_status(&spec.id),
             image: Some((image.rootfs, image.helper)),
         })

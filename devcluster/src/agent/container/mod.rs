@@ -10,6 +10,7 @@ pub mod init;
 mod lifecycle;
 mod posix;
 mod process;
+pub mod start;
 mod statistics;
 
 use std::collections::BTreeMap;

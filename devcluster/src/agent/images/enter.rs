@@ -2,10 +2,8 @@
 //! program, started by the container's init process or by the command executor. It must not have
 //! started any thread.
 
-use std::collections::BTreeMap;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use nix::sched::{CloneFlags, setns};
@@ -13,9 +11,7 @@ use nix::unistd::{Gid, Uid, dup2_stdin, setgid, setgroups, setuid};
 use serde::{Deserialize, Serialize};
 
 use super::rootfs::Rootfs;
-
-/// Longest accepted specification, as for the init process.
-const MAX_SPEC: u64 = 16 << 20;
+use crate::agent::container::start::{Process, told};
 
 /// Where a command is to run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -32,18 +28,8 @@ pub enum Place {
 pub struct EnterSpec {
     /// Where.
     pub place: Place,
-    /// File to execute there.
-    pub program: String,
-    /// What it is called by.
-    pub arg0: String,
-    /// Its further arguments.
-    pub arguments: Vec<String>,
-    /// Its whole environment.
-    pub environment: BTreeMap<String, String>,
-    /// Its working directory.
-    pub directory: PathBuf,
-    /// User and group; none to stay who the agent is.
-    pub user: Option<(u32, u32)>,
+    /// What is to run there.
+    pub process: Process,
 }
 
 impl EnterSpec {
@@ -84,26 +70,18 @@ pub fn main() -> ! {
 enum Never {}
 
 fn run() -> Result<Never, String> {
-    let mut bytes = Vec::new();
-    io::stdin()
-        .lock()
-        .take(MAX_SPEC)
-        .read_to_end(&mut bytes)
-        .map_err(|e| e.to_string())?;
-    if bytes.last() != Some(&b'\n') {
-        return Err("whoever started it is gone".to_owned());
-    }
-    let spec: EnterSpec = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
+    let spec: EnterSpec = told()?.ok_or("whoever started it is gone")?;
+    let process = &spec.process;
     match &spec.place {
         Place::New(rootfs) => rootfs.enter().map_err(|e| e.to_string())?,
         Place::Of(pid) => join(*pid)?,
     }
-    let directory = spec.directory.display();
-    nix::unistd::chdir(&spec.directory)
+    let directory = process.directory.display();
+    nix::unistd::chdir(&process.directory)
         .map_err(|e| format!("Failed to chdir into '{directory}': {e}"))?;
     let null = std::fs::File::open("/dev/null").map_err(|e| format!("open /dev/null: {e}"))?;
     dup2_stdin(&null).map_err(|e| format!("close standard input: {e}"))?;
-    if let Some((uid, gid)) = spec.user {
+    if let Some((uid, gid)) = process.user {
         let become_user = || {
             setgroups(&[Gid::from_raw(gid)])?;
             setgid(Gid::from_raw(gid))?;
@@ -111,13 +89,9 @@ fn run() -> Result<Never, String> {
         };
         become_user().map_err(|e| format!("become user {uid}: {e}"))?;
     }
-    let error = Command::new(&spec.program)
-        .arg0(&spec.arg0)
-        .args(&spec.arguments)
-        .env_clear()
-        .envs(&spec.environment)
-        .exec();
-    Err(format!("Failed to execute '{}': {error}", spec.program))
+    let error = process.command().exec();
+    let program = &process.line.program;
+    Err(format!("Failed to execute '{program}': {error}"))
 }
 
 /// Enters the mount namespace of a command, and with it its root.

@@ -7,44 +7,28 @@ use mesos::pb::CommandInfo;
 use oci::model::RunConfig;
 
 use super::{Manner, SANDBOX};
-use crate::agent::container::init::InitSpec;
-
-/// A program with its arguments, the first of which is its own name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
-    /// File to execute, searched for in PATH when it has no slash.
-    pub program: String,
-    /// What it is called by.
-    pub arg0: String,
-    /// Further arguments.
-    pub arguments: Vec<String>,
-}
+use crate::agent::container::start::Line;
 
 /// The command line of a task in an image.
 pub fn line(command: &CommandInfo, image: &RunConfig, manner: Manner) -> Result<Line, String> {
-    let of = |program: String, arg0: String, arguments: Vec<String>| Line {
-        program,
-        arg0,
-        arguments,
-    };
     let whole = |mut parts: Vec<String>| {
         if parts.is_empty() {
             // Mesos' words.
             return Err("No executable is found".to_owned());
         }
         let program = parts.remove(0);
-        Ok(of(program.clone(), program, parts))
+        Ok(Line {
+            arg0: program.clone(),
+            program,
+            arguments: parts,
+        })
     };
     if command.shell() {
-        let (program, arg0, arguments) = InitSpec::program_of(command)?;
-        return Ok(of(program, arg0, arguments));
+        return Line::of(command);
     }
     match (manner, &command.value) {
         // The image's own command line does not matter.
-        (Manner::Mesos, Some(_)) => {
-            let (program, arg0, arguments) = InitSpec::program_of(command)?;
-            Ok(of(program, arg0, arguments))
-        }
+        (Manner::Mesos, Some(_)) => Line::of(command),
         (Manner::Mesos, None) => {
             let mut parts = image.entrypoint.clone();
             let given = &command.arguments;
