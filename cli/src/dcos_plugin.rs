@@ -117,9 +117,7 @@ pub fn run(args: &PluginArgs) -> Result<String, Error> {
         return Ok("Kubernetes on Mesos: status, kubeconfig, options\n".to_owned());
     };
     let cluster = Dcos::from_env()?;
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
+    crate::runtime::runtime()
         .map_err(Error::Runtime)?
         .block_on(async {
             match command {

@@ -467,3 +467,55 @@ async fn what_keeps_a_master_from_starting_is_named() {
         "{error}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_of_older_clients_set_quota_and_take_machines_down() {
+    let dir = tempfile::tempdir().unwrap();
+    let master = Running::start(dir.path()).await;
+    let mut agent = Agent::subscribe(master.address, None).await;
+    let to_agent::Message::Registered(_) = agent.next().await else {
+        panic!("the agent is registered first");
+    };
+    let post = async |path: &str, body: serde_json::Value| {
+        let url = format!("http://{}{path}", master.address);
+        let answer = agent.http.post(url).json(&body).send();
+        let answer = soon("an answer", answer).await.unwrap();
+        let status = answer.status().as_u16();
+        (status, answer.text().await.unwrap())
+    };
+    let cpus = serde_json::json!({"name": "cpus", "type": "SCALAR", "scalar": {"value": 1}});
+    let set = serde_json::json!({
+        "type": "SET_QUOTA",
+        "set_quota": {"quota_request": {"role": "eng", "guarantee": [cpus]}},
+    });
+    assert_eq!(post("/api/v1", set.clone()).await, (200, String::new()));
+    let (status, text) = post("/api/v1", set).await;
+    assert_eq!(status, 400);
+    assert!(text.contains("role 'eng' has a quota already"), "{text}");
+    let status = master.operator(pb::master::call::Type::GetQuota).await;
+    let configs = status.get_quota.unwrap().status.configs;
+    assert_eq!(configs[0].guarantees, configs[0].limits);
+    assert_eq!(configs[0].limits["cpus"].value, 1.0);
+
+    let remove = serde_json::json!({"type": "REMOVE_QUOTA", "remove_quota": {"role": "eng"}});
+    assert_eq!(post("/api/v1", remove.clone()).await.0, 200);
+    let (status, text) = post("/api/v1", remove).await;
+    assert_eq!(status, 400);
+    assert!(text.contains("role 'eng' has none"), "{text}");
+
+    let machine = serde_json::json!({"hostname": "agent1.test", "ip": "127.0.0.1"});
+    let (status, text) = post("/machine/down", serde_json::json!([machine])).await;
+    assert_eq!(status, 400, "it is in no schedule: {text}");
+    let schedule = serde_json::json!({
+        "type": "UPDATE_MAINTENANCE_SCHEDULE",
+        "update_maintenance_schedule": {"schedule": {"windows": [{
+            "machine_ids": [machine], "unavailability": {"start": {"nanoseconds": 1}},
+        }]}},
+    });
+    assert_eq!(post("/api/v1", schedule).await.0, 200);
+    let both = serde_json::json!([machine]);
+    assert_eq!(post("/machine/down", both.clone()).await.0, 200);
+    assert_eq!(post("/master/machine/up", both).await.0, 200);
+    assert_eq!(post("/machine/up", serde_json::json!({})).await.0, 400);
+    master.end().await;
+}

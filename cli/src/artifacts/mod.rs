@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use packaging::install::artifacts::{FILE, Manifest};
 
 pub use build::build;
-pub use serve::{Server, router};
+pub use serve::{router, serve};
 
 /// What went wrong with the artifacts.
 #[derive(Debug, thiserror::Error)]

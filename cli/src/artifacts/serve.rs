@@ -16,13 +16,7 @@ use tokio::net::TcpListener;
 use tokio_util::io::ReaderStream;
 
 use super::Error;
-
-/// A server that runs until it is dropped.
-#[derive(Debug)]
-pub struct Server {
-    address: SocketAddr,
-    task: tokio::task::JoinHandle<()>,
-}
+use crate::serving::Server;
 
 #[derive(Debug)]
 struct Files {
@@ -30,39 +24,15 @@ struct Files {
     manifest: Manifest,
 }
 
-impl Server {
-    /// Serves a directory; the list is read once. Must be called on a tokio runtime.
-    pub async fn start(dir: &Path, listen: SocketAddr) -> Result<Self, Error> {
-        let router = router(dir)?;
-        let failed = |source| Error::Listen {
-            address: listen,
-            source,
-        };
-        let listener = TcpListener::bind(listen).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        let task = tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, router).await {
-                tracing::error!("serving the artifacts ended: {error}");
-            }
-        });
-        Ok(Self { address, task })
-    }
-
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Waits until it ends, which it does not by itself.
-    pub async fn wait(mut self) {
-        let _ = (&mut self.task).await;
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+/// Serves a directory; the list is read once. Must be called on a tokio runtime.
+pub async fn serve(dir: &Path, listen: SocketAddr) -> Result<Server, Error> {
+    let router = router(dir)?;
+    let failed = |source| Error::Listen {
+        address: listen,
+        source,
+    };
+    let listener = TcpListener::bind(listen).await.map_err(failed)?;
+    Server::on(listener, router, "the artifacts").map_err(failed)
 }
 
 /// What serves a directory; the list is read once.
@@ -138,9 +108,7 @@ mod tests {
             "version": 1, "components": {}, "files": {"etcd": {"sha256": digest, "size": 3}},
         });
         std::fs::write(dir.path().join(FILE), list.to_string()).unwrap();
-        let server = Server::start(dir.path(), ([127, 0, 0, 1], 0).into())
-            .await
-            .unwrap();
+        let server = serve(dir.path(), ([127, 0, 0, 1], 0).into()).await.unwrap();
         let client = crate::http::client(None, Duration::from_secs(10)).unwrap();
         let get = |path: String| {
             let url = format!("http://{}/{path}", server.address());

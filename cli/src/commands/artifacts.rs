@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{print, runtime};
 use crate::args::{ArtifactsBuild, ArtifactsCommand};
 use crate::artifacts::build::Sources;
-use crate::artifacts::{Server, build};
+use crate::artifacts::{self, build};
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::upstream::{Cache, Set};
@@ -24,7 +24,7 @@ pub fn run(command: &ArtifactsCommand) -> Result<(), Error> {
             print(&format!("{}\n", args.dir.display()))
         }
         ArtifactsCommand::Serve(args) => runtime()?.block_on(async {
-            let server = Server::start(&args.dir, args.listen).await?;
+            let server = artifacts::serve(&args.dir, args.listen).await?;
             eprintln!(
                 "serving {} at http://{}",
                 args.dir.display(),

@@ -129,10 +129,7 @@ fn settings(paths: &Paths) -> Result<Settings, Error> {
 
 /// A runtime for a command that talks to the Kubernetes API.
 fn runtime() -> Result<tokio::runtime::Runtime, Error> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Error::io("start the runtime"))
+    crate::runtime::runtime().map_err(Error::io("start the runtime"))
 }
 
 /// Writes a result to standard output; a closed pipe is the reader's choice and no error.

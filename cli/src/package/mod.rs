@@ -17,7 +17,6 @@ use packaging::universe::{Files, Release, lint, source};
 
 pub use args::PackageArgs;
 use args::{PackageCommand, Render, Which};
-pub use serve::Server;
 
 /// Why a command about the package failed.
 #[derive(Debug, thiserror::Error)]
@@ -92,9 +91,7 @@ pub fn run(args: &PackageArgs) -> Result<(), Error> {
             print("nothing found\n")
         }
         PackageCommand::Render(args) => render(args),
-        PackageCommand::Serve(args) => tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
+        PackageCommand::Serve(args) => crate::runtime::runtime()
             .map_err(Error::Runtime)?
             .block_on(serve::run(args)),
         PackageCommand::Config => print(&config_text()),

@@ -7,7 +7,7 @@
 //! | `/artifacts/<sha256>/<name>` | the programs |
 
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use axum::Router;
@@ -24,6 +24,7 @@ use tokio::net::TcpListener;
 
 use super::args::Serve;
 use super::{Error, built, checked};
+use crate::serving::Server;
 
 /// Runs the command.
 pub(super) async fn run(args: &Serve) -> Result<(), Error> {
@@ -46,59 +47,19 @@ pub(super) async fn run(args: &Serve) -> Result<(), Error> {
     };
     let files = built(&args.from, &url)?;
     checked(&files)?;
-    let server = Server::on(
-        listener,
-        address,
-        files.package(args.from.release)?,
-        &args.from.artifacts,
-    )?;
+    let router = router(files.package(args.from.release)?, &args.from.artifacts)?;
+    let server = Server::on(listener, router, "the package").map_err(failed)?;
     eprintln!("dcos package repo add --index=0 k8sm {url}/repo");
     server.wait().await;
     Ok(())
 }
 
-/// A server that runs until it is dropped.
-#[derive(Debug)]
-pub struct Server {
-    address: SocketAddr,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Server {
-    fn on(
-        listener: TcpListener,
-        address: SocketAddr,
-        package: Package,
-        artifacts: &std::path::Path,
-    ) -> Result<Self, Error> {
-        let router = Router::new()
-            .route("/repo", get(repository))
-            .route("/icons/{name}", get(icon))
-            .with_state(Arc::new(package))
-            .nest("/artifacts", crate::artifacts::router(artifacts)?);
-        let task = tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, router).await {
-                tracing::error!("serving the package ended: {error}");
-            }
-        });
-        Ok(Self { address, task })
-    }
-
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Waits until it ends, which it does not by itself.
-    pub async fn wait(mut self) {
-        let _ = (&mut self.task).await;
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+fn router(package: Package, artifacts: &Path) -> Result<Router, Error> {
+    Ok(Router::new()
+        .route("/repo", get(repository))
+        .route("/icons/{name}", get(icon))
+        .with_state(Arc::new(package))
+        .nest("/artifacts", crate::artifacts::router(artifacts)?))
 }
 
 fn text<'h>(headers: &'h HeaderMap, name: &header::HeaderName) -> Option<&'h str> {
@@ -161,12 +122,13 @@ mod tests {
     use super::super::build::tests::{artifacts, from};
     use super::*;
 
-    async fn server(dir: &std::path::Path) -> Server {
+    async fn server(dir: &Path) -> Server {
         artifacts(dir);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let files = built(&from(dir), &format!("http://{address}")).unwrap();
-        Server::on(listener, address, files.package(7).unwrap(), dir).unwrap()
+        let router = router(files.package(7).unwrap(), dir).unwrap();
+        Server::on(listener, router, "the package").unwrap()
     }
 
     #[tokio::test]

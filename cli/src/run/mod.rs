@@ -149,9 +149,7 @@ pub enum Error {
 /// Runs the app of a DC/OS package, which is told its options by arguments.
 pub fn run_package(args: &[String]) -> Result<ExitCode, Error> {
     // The one thread: the kernel takes it for the parent of the children.
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
+    crate::runtime::runtime()
         .map_err(Error::Runtime)?
         .block_on(crate::siblings::run(args))
 }
@@ -163,10 +161,7 @@ pub fn run_probe() -> Result<ExitCode, Error> {
 
 /// One thread: the kernel takes it for the parent of the children.
 fn runtime() -> Result<tokio::runtime::Runtime, Error> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Error::Runtime)
+    crate::runtime::runtime().map_err(Error::Runtime)
 }
 
 /// Runs a component; returns only when it has ended, or when it cannot start.

@@ -16,6 +16,8 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use crate::serving::Server;
+
 /// How far the work is.
 #[derive(Debug, Default)]
 pub(crate) struct Board {
@@ -78,42 +80,18 @@ impl Board {
     }
 }
 
-/// Serves the board until it is dropped.
-#[derive(Debug)]
-pub(crate) struct Server {
-    task: tokio::task::JoinHandle<()>,
+/// Serves the board.
+pub(crate) async fn serve(port: u16, board: Arc<Board>) -> std::io::Result<Server> {
+    let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))).await?;
+    Server::on(listener, router(board), "DC/OS")
 }
 
-impl Server {
-    pub async fn start(port: u16, board: Arc<Board>) -> std::io::Result<Self> {
-        let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))).await?;
-        Ok(Self::on(listener, board))
-    }
-
-    fn on(listener: TcpListener, board: Arc<Board>) -> Self {
-        let router = Router::new()
-            .route("/v1/health", get(health))
-            .route("/v1/plans/deploy", get(plan))
-            .route("/v1/state/frameworkId", get(framework_id))
-            .with_state(board);
-        let task = tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, router).await {
-                tracing::error!("answering DC/OS ended: {error}");
-            }
-        });
-        Self { task }
-    }
-
-    /// Waits until it ends, which it does not by itself.
-    pub async fn wait(mut self) {
-        let _ = (&mut self.task).await;
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+fn router(board: Arc<Board>) -> Router {
+    Router::new()
+        .route("/v1/health", get(health))
+        .route("/v1/plans/deploy", get(plan))
+        .route("/v1/state/frameworkId", get(framework_id))
+        .with_state(board)
 }
 
 async fn health(State(board): State<Arc<Board>>) -> Json<Value> {
@@ -141,7 +119,7 @@ mod tests {
         let board = Arc::new(Board::default());
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let _server = Server::on(listener, Arc::clone(&board));
+        let _server = Server::on(listener, router(Arc::clone(&board)), "DC/OS").unwrap();
         let client = crate::http::client(None, Duration::from_secs(10)).unwrap();
         let get = |path: &str| {
             let request = client.get(format!("http://{address}{path}"));

@@ -137,7 +137,7 @@ pub async fn run(args: &[String]) -> Result<ExitCode, run::Error> {
     let service = service(args)?;
     let board = Arc::clone(&service.board);
     let port = service.options.framework.port;
-    let server = board::Server::start(port, Arc::clone(&board))
+    let server = board::serve(port, Arc::clone(&board))
         .await
         .map_err(|source| Error::Listen { port, source })?;
     if std::env::var(UNINSTALL_ENV).is_ok_and(|v| v == "true") {
@@ -273,7 +273,7 @@ mod tests {
         assert!(fits(&options("{pki: {source: env}}")).is_ok());
         for (document, option) in [
             ("{pki: {source: file, file: /etc/k8sm}}", "pki.source"),
-            ("{pki: {ca: /root/ca}}", "pki.ca"),
+            ("{pki: {ca: /etc/ca}}", "pki.ca"),
             (
                 "{marathon: {require_ports: false}}",
                 "marathon.require_ports",

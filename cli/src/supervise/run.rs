@@ -57,9 +57,7 @@ pub fn run(paths: &Paths, instance_id: &str) -> Result<(), Error> {
     let _ = rustix::process::setsid();
     let _lock = instance::Lock::supervisor(paths)?;
     let system = |action| move |source| Error::System { action, source };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
+    let runtime = crate::runtime::runtime()
         .map(Background::new)
         .map_err(system("start the runtime"))?;
     let local = tokio::task::LocalSet::new();

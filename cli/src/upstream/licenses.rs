@@ -8,6 +8,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
+use packaging::image::licenses::escape;
+
 use super::{Error, Result};
 
 /// A module in a built program.
@@ -46,18 +48,6 @@ pub fn parse_build_info(text: &str) -> Vec<Module> {
     modules.sort();
     modules.dedup();
     modules
-}
-
-/// A module's folder in the module cache: upper-case letters are written `!x`.
-pub fn escape(path: &str) -> String {
-    let mut escaped = String::with_capacity(path.len());
-    for letter in path.chars() {
-        if letter.is_ascii_uppercase() {
-            escaped.push('!');
-        }
-        escaped.push(letter.to_ascii_lowercase());
-    }
-    escaped
 }
 
 /// The SPDX name that a licence's text suggests. A guess for the listing; the text itself is kept.
@@ -155,15 +145,6 @@ mod tests {
             .map(|it| format!("{} {}", it.path, it.version))
             .collect();
         assert_eq!(shown, ["github.com/Azure/go v1.0.0", "k8s.io/api v0.37.1"]);
-    }
-
-    #[test]
-    fn upper_case_letters_are_escaped_as_the_module_cache_does() {
-        assert_eq!(
-            escape("github.com/Azure/go-ANSI"),
-            "github.com/!azure/go-!a!n!s!i"
-        );
-        assert_eq!(escape("k8s.io/api"), "k8s.io/api");
     }
 
     #[test]

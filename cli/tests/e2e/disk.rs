@@ -9,9 +9,9 @@ const UNFIT: i32 = 3;
 const TIMEOUT: i32 = 5;
 const NOT_UP: i32 = 6;
 
-/// Seconds. kubelet keeps a pressure that it has seen for five minutes
+/// Seconds. kubelet keeps a pressure that it has seen for a minute
 /// (`evictionPressureTransitionPeriod`), and whether it sees one before etcd ends is a race.
-const PRESSURE_ENDS: u64 = 420;
+const PRESSURE_ENDS: u64 = 180;
 
 #[test]
 fn without_space_it_is_said_and_with_space_it_goes_on() {

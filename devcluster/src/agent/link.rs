@@ -36,10 +36,14 @@ const BUSY_PAUSE: Duration = Duration::from_millis(100);
 /// What the link tells the agent.
 #[derive(Debug)]
 pub enum LinkEvent {
-    /// The link wants to subscribe: what is the agent's introduction now?
-    Introduce(oneshot::Sender<Subscribe>),
-    /// Subscribed; the first message follows. What is put here reaches the master in order.
-    Connected(mpsc::Sender<FromAgent>),
+    /// The link wants to subscribe.
+    Introduce {
+        /// What is the agent's introduction now?
+        reply: oneshot::Sender<Subscribe>,
+        /// What is put here reaches the master in order, once it has taken the introduction:
+        /// an executor that ends meanwhile was introduced as one that runs.
+        outgoing: mpsc::Sender<FromAgent>,
+    },
     /// A message.
     Message(Box<to_agent::Message>),
     /// The connection is over.
@@ -147,8 +151,9 @@ async fn connection(
     master: &MasterAddress,
     events: &mpsc::Sender<LinkEvent>,
 ) -> Result<(), LinkError> {
-    let (ask, introduction) = oneshot::channel();
-    tell(events, LinkEvent::Introduce(ask)).await?;
+    let (reply, introduction) = oneshot::channel();
+    let (outgoing, mut to_send) = mpsc::channel::<FromAgent>(OUTGOING);
+    tell(events, LinkEvent::Introduce { reply, outgoing }).await?;
     let subscribe = introduction.await.map_err(|_| LinkError::Stopped)?;
     let request = client
         .post(master.endpoint(SUBSCRIBE_PATH))
@@ -162,8 +167,6 @@ async fn connection(
         .get(STREAM_ID)
         .map_or_else(Bytes::new, |v| Bytes::copy_from_slice(v.as_bytes()));
 
-    let (outgoing, mut to_send) = mpsc::channel::<FromAgent>(OUTGOING);
-    tell(events, LinkEvent::Connected(outgoing)).await?;
     let receive = receive(response, events);
     let send = async {
         while let Some(message) = to_send.recv().await {
@@ -261,4 +264,77 @@ async fn within<T>(
 
 async fn tell(events: &mpsc::Sender<LinkEvent>, event: LinkEvent) -> Result<(), LinkError> {
     events.send(event).await.map_err(|_| LinkError::Stopped)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use std::future::IntoFuture as _;
+
+    use axum::Router;
+    use axum::body::Body;
+    use axum::extract::State;
+    use axum::routing::post;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::protocol::{ExitedExecutor, from_agent};
+
+    /// A master that takes an introduction when it is allowed to.
+    #[derive(Clone)]
+    struct Master {
+        may_answer: Arc<Semaphore>,
+        calls: mpsc::Sender<FromAgent>,
+    }
+
+    async fn subscribe(State(master): State<Master>) -> ([(&'static str, &'static str); 1], Body) {
+        master.may_answer.acquire().await.unwrap().forget();
+        let silent = futures::stream::pending::<Result<Bytes, std::io::Error>>();
+        ([(STREAM_ID, "1")], Body::from_stream(silent))
+    }
+
+    async fn called(State(master): State<Master>, body: Bytes) {
+        let message = FromAgent::decode(body).unwrap();
+        master.calls.send(message).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_happens_while_the_agent_introduces_itself_reaches_the_master_afterwards() {
+        let (calls, mut heard) = mpsc::channel(4);
+        let may_answer = Arc::new(Semaphore::new(0));
+        let router = Router::new()
+            .route(SUBSCRIBE_PATH, post(subscribe))
+            .route(CALL_PATH, post(called))
+            .with_state(Master {
+                may_answer: Arc::clone(&may_answer),
+                calls,
+            });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let master = MasterUrl::parse(&listener.local_addr().unwrap().to_string()).unwrap();
+        let server = tokio::spawn(axum::serve(listener, router).into_future());
+        let (events, mut link) = mpsc::channel(4);
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(run(master, events, stop.clone()));
+
+        let Some(LinkEvent::Introduce { reply, outgoing }) = link.recv().await else {
+            panic!("the link introduces the agent first");
+        };
+        reply.send(Subscribe::default()).unwrap();
+        let exited = from_agent::Message::ExitedExecutor(ExitedExecutor {
+            framework_id: mesos::pb::FrameworkId { value: "f".into() },
+            executor_id: mesos::pb::ExecutorId { value: "e".into() },
+            status: 0,
+        });
+        outgoing
+            .try_send(FromAgent::from(exited.clone()))
+            .expect("there is room");
+        assert!(heard.try_recv().is_err(), "the master knows no agent yet");
+        may_answer.add_permits(1);
+        let message = heard.recv().await.unwrap();
+        assert_eq!(message.message, Some(exited));
+        stop.cancel();
+        running.await.unwrap();
+        server.abort();
+    }
 }

@@ -204,11 +204,11 @@ impl Loop {
 
     fn on_link(&mut self, event: LinkEvent) -> Result<(), AgentError> {
         match event {
-            LinkEvent::Introduce(reply) => {
+            LinkEvent::Introduce { reply, outgoing } => {
+                self.master = Some(outgoing);
                 // It asks again if it is not there any more.
                 let _ = reply.send(self.core.introduce(VERSION, true));
             }
-            LinkEvent::Connected(sender) => self.master = Some(sender),
             LinkEvent::Message(message) => {
                 if let to_agent::Message::Refused(refused) = *message {
                     return Err(AgentError::Refused(refused.message));
@@ -276,7 +276,7 @@ impl Loop {
                 config: &self.config,
                 address: self.address,
                 started: self.started,
-                connected: self.master.is_some(),
+                connected: self.core.is_connected(),
                 master: self.master_info.as_ref(),
                 counters: self.counters,
             }),

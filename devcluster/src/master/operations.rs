@@ -378,25 +378,28 @@ pub(crate) fn volume_key(resource: &pb::Resource) -> Option<(String, String)> {
     Some((role, persistence.id.clone()))
 }
 
+/// The reservation that an operation may make or undo: the last of the stack, if it is dynamic.
+fn dynamic_reservation(resource: &pb::Resource) -> Result<&pb::resource::ReservationInfo, String> {
+    let last = resource.reservations.last();
+    last.filter(|r| r.r#type() == ReservationType::Dynamic)
+        .ok_or_else(|| format!("Resource {} is not dynamically reserved", resource.name))
+}
+
+fn is_volume(resource: &pb::Resource) -> bool {
+    let disk = resource.disk.as_ref();
+    disk.is_some_and(|d| d.persistence.is_some())
+}
+
 fn check_reserve(
     resource: &pb::Resource,
     offered_role: Option<&str>,
     principal: Option<&str>,
 ) -> Result<(), String> {
-    let Some(reservation) = resource.reservations.last() else {
+    if resource.reservations.is_empty() {
         return Err("Resource is not reserved".to_owned());
-    };
-    if reservation.r#type() != ReservationType::Dynamic {
-        return Err(format!(
-            "Resource {} is not dynamically reserved",
-            resource.name
-        ));
     }
-    if resource
-        .disk
-        .as_ref()
-        .is_some_and(|d| d.persistence.is_some())
-    {
+    let reservation = dynamic_reservation(resource)?;
+    if is_volume(resource) {
         return Err("A persistent volume must be unreserved already".to_owned());
     }
     if resource.revocable.is_some() {
@@ -425,18 +428,8 @@ fn check_reserve(
 }
 
 fn check_unreserve(resource: &pb::Resource) -> Result<(), String> {
-    let dynamic = resource.reservations.last();
-    if dynamic.is_none_or(|r| r.r#type() != ReservationType::Dynamic) {
-        return Err(format!(
-            "Resource {} is not dynamically reserved",
-            resource.name
-        ));
-    }
-    if resource
-        .disk
-        .as_ref()
-        .is_some_and(|d| d.persistence.is_some())
-    {
+    dynamic_reservation(resource)?;
+    if is_volume(resource) {
         return Err("A dynamically reserved persistent volume cannot be unreserved directly. Please destroy the persistent volume first then unreserve the resource".to_owned());
     }
     Ok(())

@@ -244,11 +244,14 @@ impl MasterState {
                 let infos = call.update_weights.unwrap_or_default().weight_infos;
                 return self.update_weights(&infos);
             }
-            kind @ (CallType::GrowVolume
-            | CallType::ShrinkVolume
-            // Superseded by UPDATE_QUOTA in Mesos 1.9.
-            | CallType::SetQuota
-            | CallType::RemoveQuota) => {
+            CallType::SetQuota => {
+                let call = call.set_quota.unwrap_or_default();
+                return self.set_quota(&call.quota_request);
+            }
+            CallType::RemoveQuota => {
+                return self.remove_quota(&call.remove_quota.unwrap_or_default().role);
+            }
+            kind @ (CallType::GrowVolume | CallType::ShrinkVolume) => {
                 return Answer::error(
                     501,
                     format!(

@@ -125,6 +125,57 @@ impl MasterState {
         Answer::Ok
     }
 
+    /// SET_QUOTA, which clients from before 1.9 send: what is guaranteed is the limit too, and a
+    /// quota that is set is not changed.
+    pub(super) fn set_quota(&mut self, request: &pb::quota::QuotaRequest) -> Answer {
+        let refuse = |why: String| {
+            Answer::bad_request(format!("Failed to validate set quota request: {why}"))
+        };
+        let mut amounts = std::collections::HashMap::new();
+        for resource in &request.guarantee {
+            let plain = resource.reservations.is_empty() && resource.disk.is_none();
+            let scalar = resource.scalar.filter(|_| plain);
+            let Some(scalar) = scalar else {
+                return refuse(format!(
+                    "'{}' is not a plain scalar resource",
+                    resource.name
+                ));
+            };
+            if amounts.insert(resource.name.clone(), scalar).is_some() {
+                return refuse(format!("'{}' is there more than once", resource.name));
+            }
+        }
+        if amounts.is_empty() {
+            return refuse("it guarantees nothing".to_owned());
+        }
+        let role = request.role();
+        if self.allocator.quotas().contains_key(role) {
+            return refuse(format!("role '{role}' has a quota already"));
+        }
+        self.update_quota(&pb::master::call::UpdateQuota {
+            force: request.force,
+            quota_configs: vec![QuotaConfig {
+                role: role.to_owned(),
+                guarantees: amounts.clone(),
+                limits: amounts,
+            }],
+        })
+    }
+
+    /// REMOVE_QUOTA, which clients from before 1.9 send.
+    pub(super) fn remove_quota(&mut self, role: &str) -> Answer {
+        if !self.allocator.quotas().contains_key(role) {
+            return Answer::bad_request(format!("Failed to remove quota: role '{role}' has none"));
+        }
+        self.update_quota(&pb::master::call::UpdateQuota {
+            force: None,
+            quota_configs: vec![QuotaConfig {
+                role: role.to_owned(),
+                ..Default::default()
+            }],
+        })
+    }
+
     /// UPDATE_WEIGHTS.
     pub(super) fn update_weights(&mut self, infos: &[pb::WeightInfo]) -> Answer {
         for info in infos {

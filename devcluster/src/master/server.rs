@@ -497,10 +497,15 @@ fn respond(
             };
             shared.event(Event::OperatorCall(Box::new(call)))
         }),
-        "/reserve" | "/unreserve" | "/create-volumes" | "/destroy-volumes"
+        "/reserve" | "/unreserve" | "/create-volumes" | "/destroy-volumes" | "/machine/down"
+        | "/machine/up"
             if *method == Method::POST =>
         {
-            match legacy::operation(path, &body) {
+            let call = match path {
+                "/machine/down" | "/machine/up" => legacy::machines(path, &body),
+                _ => legacy::operation(path, &body),
+            };
+            match call {
                 Ok(call) => answered(
                     shared.event(Event::OperatorCall(Box::new(call))),
                     Encoding::Json,

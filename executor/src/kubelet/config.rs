@@ -82,6 +82,9 @@ pub fn render(node: &NodeConfig, environment: &KubeletEnvironment) -> String {
             "ephemeral-storage": reserved.disk_bytes.to_string(),
         },
         "evictionHard": eviction(reserved),
+        // The disk is shared with other frameworks' tasks, which fill and free it: kubelet's five
+        // minutes keep a node closed long after there is room again.
+        "evictionPressureTransitionPeriod": "1m0s",
         // Percentages of the whole disk say nothing about a node that has a share of it: off.
         "imageGCHighThresholdPercent": 100,
         "imageGCLowThresholdPercent": 99,

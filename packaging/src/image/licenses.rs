@@ -105,7 +105,7 @@ fn rows(text: &str) -> impl Iterator<Item = (&str, &str, Vec<&str>)> {
 }
 
 /// A module's name as the folders of Go's module cache have it: upper-case letters are `!x`.
-fn escape(path: &str) -> String {
+pub fn escape(path: &str) -> String {
     let mut escaped = String::with_capacity(path.len());
     for letter in path.chars() {
         if letter.is_ascii_uppercase() {
@@ -148,5 +148,14 @@ mod tests {
                 "/licenses/LICENSE"
             ]
         );
+    }
+
+    #[test]
+    fn upper_case_letters_are_escaped_as_the_module_cache_does() {
+        assert_eq!(
+            escape("github.com/Azure/go-ANSI"),
+            "github.com/!azure/go-!a!n!s!i"
+        );
+        assert_eq!(escape("k8s.io/api"), "k8s.io/api");
     }
 }

@@ -19,10 +19,11 @@ use serde_json::{Value, json};
 use super::create::{Beginning, reachable, run, tempdir};
 use super::{block_on, given_dir, home};
 use crate::args::{ArtifactsSource, Backup, Restore};
-use crate::artifacts::Server;
+use crate::artifacts;
 use crate::error::Error;
 use crate::install::{self, Home, Phase, Record, etcd};
 use crate::progress::Progress;
+use crate::serving::Server;
 
 /// Version of an archive.
 const ARCHIVE_VERSION: u32 = 1;
@@ -254,7 +255,7 @@ impl Restoring {
         )?;
         let mut listen = source.serve_listen;
         listen.set_port(0);
-        let server = Server::start(&dir.0, listen).await?;
+        let server = artifacts::serve(&dir.0, listen).await?;
         let mut address = source.clone();
         // The port in --serve-address is that of the artifacts.
         address.serve_address = address

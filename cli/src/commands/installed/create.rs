@@ -14,7 +14,7 @@ use packaging::options::Options;
 use super::backup::Restoring;
 use super::{Session, block_on, given_dir, layered, show_plan};
 use crate::args::{ArtifactsSource, Install};
-use crate::artifacts::{self, Server, build::Sources};
+use crate::artifacts::{self, build::Sources};
 use crate::commands::table;
 use crate::error::Error;
 use crate::install::actions::End;
@@ -22,6 +22,7 @@ use crate::install::record::FIRST_START_SECONDS;
 use crate::install::{self, Home, Phase, Record, Site, keys, render};
 use crate::preflight::facts::own_address;
 use crate::progress::Progress;
+use crate::serving::Server;
 
 /// `k8sm install`.
 pub fn install(state_dir: &Path, args: &Install) -> Result<(), Error> {
@@ -364,7 +365,7 @@ async fn serve(
         let built = artifacts::build(&dir, None, &sources, |file| step.detail(file))?;
         step.done(&format!("{} files", built.files.len()));
     }
-    let server = Server::start(&dir, source.serve_listen).await?;
+    let server = artifacts::serve(&dir, source.serve_listen).await?;
     let url = format!("http://{}", reachable(source, server.address())?);
     progress.note(&format!("- artifacts are served at {url} while this runs"));
     Ok(Placed {

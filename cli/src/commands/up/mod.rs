@@ -55,10 +55,7 @@ pub fn start(paths: &Paths, args: &Start) -> Result<(), Error> {
 /// scheduled must not end the program without a word.
 fn watch_for_interrupt() -> Result<(), Error> {
     let doing = "wait for Ctrl-C";
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Error::io(doing))?;
+    let runtime = crate::runtime::runtime().map_err(Error::io(doing))?;
     let mut interrupt = {
         let _context = runtime.enter();
         signal(SignalKind::interrupt()).map_err(Error::io(doing))?

@@ -213,6 +213,11 @@ impl Core {
         subscribe
     }
 
+    /// Whether a master has taken this agent's introduction.
+    pub const fn is_connected(&self) -> bool {
+        self.connected
+    }
+
     /// The master is gone; executors go on.
     pub fn disconnected(&mut self) {
         self.connected = false;

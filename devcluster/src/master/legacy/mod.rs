@@ -45,11 +45,7 @@ pub(super) fn get(shared: &Shared, method: &Method, path: &str, query: &str) -> 
         "/redirect" => return redirect(shared),
         "/machine/up" | "/machine/down" | "/reserve" | "/unreserve" | "/create-volumes"
         | "/destroy-volumes" => {
-            return if *method == Method::POST {
-                http::error(501, "not supported by this master (devcluster)")
-            } else {
-                http::method_not_allowed("POST", method.as_str())
-            };
+            return http::method_not_allowed("POST", method.as_str());
         }
         _ => return http::not_found(),
     };
@@ -162,6 +158,31 @@ pub(crate) fn operation(path: &str, body: &[u8]) -> Result<pb::master::Call, Str
                 volumes: resources,
             });
             Type::DestroyVolumes
+        }
+    };
+    call.r#type = Some(kind as i32);
+    Ok(call)
+}
+
+/// The operator's call that a list of machines to `/machine/down` or `/machine/up` stands for.
+pub(crate) fn machines(path: &str, body: &[u8]) -> Result<pb::master::Call, String> {
+    use pb::master::call::{self, Type};
+    let wrong = |why: String| format!("Failed to parse the list of machines: {why}");
+    let list: Vec<Value> = serde_json::from_slice(body).map_err(|e| wrong(e.to_string()))?;
+    let machines = list
+        .iter()
+        .map(mesos::codec::from_json::<pb::MachineId>)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| wrong(e.to_string()))?;
+    let mut call = pb::master::Call::default();
+    let kind = match path {
+        "/machine/down" => {
+            call.start_maintenance = Some(call::StartMaintenance { machines });
+            Type::StartMaintenance
+        }
+        _ => {
+            call.stop_maintenance = Some(call::StopMaintenance { machines });
+            Type::StopMaintenance
         }
     };
     call.r#type = Some(kind as i32);
