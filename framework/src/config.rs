@@ -109,6 +109,16 @@ pub struct Options {
         requires = "principal"
     )]
     pub secret_file: Option<PathBuf>,
+    /// File with a token of DC/OS' access control (strict mode), sent as `Authorization: token=`. Read for every
+    /// call, so it may be replaced. Its user has to be the principal.
+    #[arg(
+        long,
+        env = "K8SM_TOKEN_FILE",
+        value_name = "FILE",
+        requires = "principal",
+        conflicts_with = "secret_file"
+    )]
+    pub token_file: Option<PathBuf>,
     /// CA certificates (PEM) of the Mesos masters. Without it those of the operating system count.
     #[arg(long, env = "K8SM_MESOS_CA", value_name = "FILE")]
     pub mesos_ca: Option<PathBuf>,

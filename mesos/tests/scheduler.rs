@@ -489,6 +489,19 @@ async fn a_token_is_sent_as_bearer() {
 }
 
 #[tokio::test]
+async fn a_token_of_dcos_is_sent_as_its_access_control_wants_it() {
+    let mut server = Server::start().await;
+    let mut config = config(&server.address.to_string());
+    config.client.credentials = Credentials::Token {
+        token: SecretSource::Value(Secret::new("abc")),
+    };
+    assert!(!format!("{config:?}").contains("abc"));
+    let (_handle, _events) = scheduler::spawn(config).expect("a configuration");
+    let request = server.request().await;
+    assert_eq!(request.header("authorization"), Some("token=abc"));
+}
+
+#[tokio::test]
 async fn a_slow_receiver_loses_nothing_and_costs_no_subscription() {
     let mut server = Server::start().await;
     let mut config = config(&server.address.to_string());

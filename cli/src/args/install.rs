@@ -79,7 +79,7 @@ pub struct Manner {
     /// How long one step may take, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     pub timeout: u64,
-    /// How the plan of --dry-run is printed
+    /// How the plan of --dry-run is printed, and with json or yaml the result, too
     #[arg(long, short, value_enum, default_value = "table")]
     pub output: Shape,
     /// Show nothing but errors

@@ -94,12 +94,16 @@ async fn collect(
             Some((report, clock_off)) => Probed {
                 agent: agent.hostname.clone(),
                 report: Some(report),
+                cpus: agent.cpus,
+                mem: agent.mem,
                 clock_off,
                 why: String::new(),
             },
             None => Probed {
                 agent: agent.hostname.clone(),
                 report: None,
+                cpus: agent.cpus,
+                mem: agent.mem,
                 clock_off: 0.0,
                 why: silent.clone(),
             },

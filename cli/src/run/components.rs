@@ -24,6 +24,7 @@ use super::children::{self, Program};
 use super::etcd::{self, Known, Start, Told};
 use super::{Error, Sandbox, balancer};
 use crate::cluster::prepare::process_files;
+use crate::service_account::{self, Account};
 
 /// Beside an API server's own delay: its requests are drained.
 const DRAIN: u64 = 15;
@@ -346,8 +347,19 @@ pub(crate) async fn framework(
     args.push(format!("--advertise={}:{}", sandbox.address()?, run.port).into());
     if let Some(secret) = secret {
         let path = sandbox.pki_dir().join("mesos-secret");
-        write_atomic(&path, secret.as_bytes(), SECRET)?;
-        args.push(format!("--secret-file={}", path.display()).into());
+        let flag = match Account::parse(&secret) {
+            Some(account) => {
+                service_account::keep(account.map_err(Error::Account)?, path.clone())
+                    .await
+                    .map_err(Error::Account)?;
+                "token-file"
+            }
+            None => {
+                write_atomic(&path, secret.as_bytes(), SECRET)?;
+                "secret-file"
+            }
+        };
+        args.push(format!("--{flag}={}", path.display()).into());
     }
     stay(vec![Program {
         name: "k8sm-framework".to_owned(),

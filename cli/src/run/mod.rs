@@ -112,6 +112,9 @@ pub enum Error {
         /// The end of what it printed.
         output: String,
     },
+    /// The service account that the framework is.
+    #[error(transparent)]
+    Account(crate::service_account::Error),
     /// Signals.
     #[error("wait for signals: {0}")]
     Signals(std::io::Error),

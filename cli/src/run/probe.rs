@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Error;
+use crate::preflight::offered::Machine;
 use crate::preflight::{Cgroups, facts};
 
 /// How long a place may take to accept a connection.
@@ -68,7 +69,10 @@ async fn look(probe: &Probe) -> Report {
         Some((place.clone(), why))
     });
     let (unreachable, flags) = tokio::join!(futures::future::join_all(asks), flags());
+    let machine = Machine::read(probe.data_dir.as_ref());
     Report {
+        cpus: machine.cpus,
+        mem: machine.memory,
         root: rustix::process::geteuid().is_root(),
         kernel: facts::kernel_release(),
         cgroups,

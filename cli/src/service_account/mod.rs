@@ -1,6 +1,8 @@
 //! DC/OS' service accounts: a user id with a private key, as they lie in a secret, and the login
 //! that makes a token of them.
 
+mod renewal;
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -33,6 +35,14 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// The file that others read the token from. Worth a retry.
+    #[error("write the token to {path}: {reason}")]
+    Write {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// The login. Worth a retry.
     #[error("log in as {uid} at {endpoint}: {reason}")]
     Login {
@@ -44,6 +54,8 @@ pub enum Error {
         reason: String,
     },
 }
+
+pub use renewal::keep;
 
 /// A service account.
 #[derive(Deserialize)]

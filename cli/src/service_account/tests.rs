@@ -104,11 +104,18 @@ fn what_is_no_service_account_is_told_from_one_that_is_damaged() {
 }
 
 async fn endpoint(answer: Result<Value, axum::http::StatusCode>) -> String {
+    endpoint_of(move || answer.clone()).await
+}
+
+async fn endpoint_of<F>(answer: F) -> String
+where
+    F: Fn() -> Result<Value, axum::http::StatusCode> + Clone + Send + Sync + 'static,
+{
     let router = Router::new().route(
         "/login",
         post(move |Json(body): Json<Value>| async move {
             assert_eq!(body["uid"], "kubernetes");
-            answer.map(Json)
+            answer().map(Json)
         }),
     );
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -134,6 +141,40 @@ async fn a_token_is_renewed_well_before_it_ends() {
         .as_secs();
     assert!((2900..=3000).contains(&left), "{left}");
     assert!(!format!("{token:?}").contains(&body));
+}
+
+#[tokio::test]
+async fn the_file_with_the_token_has_the_next_one_before_the_first_ends() {
+    let logins = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let count = std::sync::Arc::clone(&logins);
+    let endpoint = endpoint_of(move || {
+        let number = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let body = json!({"exp": now.as_secs() + 3, "number": number}).to_string();
+        // The second login fails, and is tried again.
+        match number {
+            1 => Err(axum::http::StatusCode::SERVICE_UNAVAILABLE),
+            _ => Ok(json!({"token": format!("h.{}.s", URL_SAFE_NO_PAD.encode(body))})),
+        }
+    })
+    .await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("token");
+    let account = Account::parse(&secret(&endpoint)).unwrap().unwrap();
+    keep(account, path.clone()).await.unwrap();
+    let first = std::fs::read_to_string(&path).unwrap();
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let replaced = async {
+        while std::fs::read_to_string(&path).unwrap() == first {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), replaced)
+        .await
+        .expect("the token is renewed");
+    assert!(logins.load(std::sync::atomic::Ordering::SeqCst) >= 3);
 }
 
 #[tokio::test]

@@ -366,10 +366,17 @@ fn artifacts_ca(options: &Options) -> Result<String, RunError> {
 }
 
 fn mesos_client(options: &Options) -> ClientConfig {
-    let credentials = match (&options.principal, &options.secret_file) {
-        (Some(principal), Some(file)) => Credentials::Basic {
+    let credentials = match (
+        &options.principal,
+        &options.secret_file,
+        &options.token_file,
+    ) {
+        (Some(principal), Some(file), _) => Credentials::Basic {
             principal: principal.clone(),
             secret: SecretSource::File(file.clone()),
+        },
+        (_, _, Some(file)) => Credentials::Token {
+            token: SecretSource::File(file.clone()),
         },
         _ => Credentials::None,
     };

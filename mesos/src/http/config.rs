@@ -150,6 +150,11 @@ pub enum Credentials {
         /// Its secret.
         secret: SecretSource,
     },
+    /// `Authorization: token=`, as the access control of DC/OS (strict mode) wants it.
+    Token {
+        /// The token.
+        token: SecretSource,
+    },
     /// `Authorization: Bearer`, as agents give it to executors, and JWT authenticators want it.
     Bearer {
         /// The token.
@@ -192,7 +197,7 @@ impl fmt::Debug for Secret {
 impl Credentials {
     /// The value of the `Authorization` header.
     pub(super) async fn header(&self) -> Result<Option<HeaderValue>, ConfigError> {
-        let (scheme, value) = match self {
+        let value = match self {
             Self::None => return Ok(None),
             Self::Basic { principal, secret } => {
                 if principal.contains(':') {
@@ -201,15 +206,14 @@ impl Credentials {
                     });
                 }
                 let pair = format!("{principal}:{}", secret.read().await?.expose());
-                (
-                    "Basic",
-                    base64::engine::general_purpose::STANDARD.encode(pair),
-                )
+                let pair = base64::engine::general_purpose::STANDARD.encode(pair);
+                format!("Basic {pair}")
             }
-            Self::Bearer { token } => ("Bearer", token.read().await?.expose().to_owned()),
+            Self::Bearer { token } => format!("Bearer {}", token.read().await?.expose()),
+            Self::Token { token } => format!("token={}", token.read().await?.expose()),
         };
-        let mut header = HeaderValue::from_str(&format!("{scheme} {value}"))
-            .map_err(|_| ConfigError::SecretCharacters)?;
+        let mut header =
+            HeaderValue::from_str(&value).map_err(|_| ConfigError::SecretCharacters)?;
         header.set_sensitive(true);
         Ok(Some(header))
     }

@@ -102,6 +102,10 @@ pub struct Report {
     pub missing_tools: BTreeMap<String, String>,
     /// Free bytes where nodes keep their data.
     pub space_free: u64,
+    /// Its machine's processors; none where it could not tell.
+    pub cpus: Option<u64>,
+    /// Its machine's memory, huge pages aside, MiB; likewise.
+    pub mem: Option<u64>,
     /// Its clock when it answered, seconds since 1970.
     pub clock: f64,
     /// What it could not reach, and why.
@@ -127,6 +131,10 @@ pub struct Probed {
     pub agent: String,
     /// What its probe said.
     pub report: Option<Report>,
+    /// CPUs that it offers to tasks.
+    pub cpus: f64,
+    /// Memory that it offers to tasks, MiB.
+    pub mem: f64,
     /// How far its clock is ahead of this machine's, seconds.
     pub clock_off: f64,
     /// Why there is no report.
@@ -243,6 +251,18 @@ fn objections(probed: &Probed) -> Vec<Objection> {
     };
     let mut found = Vec::new();
     machine(report, &mut found);
+    for (what, offered, has) in [
+        ("CPUs", probed.cpus, report.cpus),
+        ("MiB of memory", probed.mem, report.mem),
+    ] {
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+        if let Some(has) = has.filter(|has| offered > *has as f64) {
+            found.push(Objection::nodes(
+                format!("it offers {offered} {what}, and its machine has {has}"),
+                "set --resources of the Mesos agent to what the machine has",
+            ));
+        }
+    }
     if report.space_free < NODE_SPACE {
         found.push(Objection::nothing(
             format!(

@@ -3,7 +3,9 @@
 
 use super::app::{App, CheckProtocol};
 use super::parts::check;
-use super::render::{Cluster, RenderError, Size, constraints, one_at_a_time, programs, some};
+use super::render::{
+    Cluster, RenderError, Size, constraints, image_called, one_at_a_time, programs, some,
+};
 use crate::install::artifacts::PAYLOAD;
 use crate::options::Options;
 use crate::pki::Component;
@@ -119,6 +121,9 @@ fn arguments(cluster: &Cluster<'_>, served: bool) -> Result<Vec<String>, RenderE
         flag("payload", payload.uri.clone());
         flag("payload-sha256", payload.sha256.clone());
         flag("payload-size", payload.size.to_string());
+    }
+    if o.images.executor == "image" {
+        flag("executor-image", image_called(o, &facts.version, EXECUTOR));
     }
     for role in roles(o) {
         flag("role", role.clone());

@@ -195,13 +195,18 @@ pub fn image_name(component: Component) -> &'static str {
 
 /// A component's image: `registry.example.org/k8sm/k8sm-proxy:0.1.0`.
 pub fn image(options: &Options, version: &str, component: Component) -> String {
+    image_called(options, version, image_name(component))
+}
+
+/// The image of this name in the operator's repository.
+pub(super) fn image_called(options: &Options, version: &str, name: &str) -> String {
     let images = &options.images;
     let tag = match images.tag.as_str() {
         "" => version,
         tag => tag,
     };
     let repository = images.repository.trim_end_matches('/');
-    format!("{repository}/{}:{tag}", image_name(component))
+    format!("{repository}/{name}:{tag}")
 }
 
 /// Who runs the images; none where apps are plain artifacts.

@@ -289,4 +289,10 @@ fn access(options: &Options, found: &mut Found) {
             "needs images.repository: the registry that holds the images",
         );
     }
+    if options.images.executor != "artifact" && options.images.repository.is_empty() {
+        found.add(
+            "images.executor",
+            "needs images.repository: the registry that holds the executor's image",
+        );
+    }
 }

@@ -189,6 +189,7 @@ pub(super) async fn run(
     let steps = |world: &World| plan::install(&name, &wanted, world, nodes);
     let end = End::Phase(Phase::Installed);
     session.go(&wanted, steps, end).await?;
+    session.result()?;
     report(home, &record, progress);
     Ok(())
 }

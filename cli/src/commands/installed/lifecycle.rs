@@ -29,7 +29,8 @@ pub fn stop(state_dir: &Path, which: &Which, manner: &Manner) -> Result<(), Erro
         let progress = Progress::new(manner.quiet);
         let end = End::Phase(Phase::Stopped);
         let mut session = Session::new(&home, &mut record, &site, &progress, manner);
-        session.run(&[], steps, end).await
+        session.run(&[], steps, end).await?;
+        session.result()
     })
 }
 
@@ -55,7 +56,8 @@ pub fn start(state_dir: &Path, which: &Which, manner: &Manner) -> Result<(), Err
         let progress = Progress::new(manner.quiet);
         let mut session = Session::new(&home, &mut record, &site, &progress, manner);
         let end = End::Phase(Phase::Installed);
-        session.run(&wanted, steps, end).await
+        session.run(&wanted, steps, end).await?;
+        session.result()
     })
 }
 
@@ -90,7 +92,8 @@ pub fn uninstall(state_dir: &Path, args: &Uninstall) -> Result<(), Error> {
         let progress = Progress::new(manner.quiet);
         let mut session = Session::new(&home, &mut record, &site, &progress, manner);
         session.impatient = true;
-        session.run(&wipes, steps, end).await
+        session.run(&wipes, steps, end).await?;
+        session.result()
     })
 }
 

@@ -7,7 +7,8 @@ use packaging::install::judge::World;
 use packaging::install::machine::Limits;
 use packaging::install::plan::{Step, Wanted};
 
-use crate::args::Manner;
+use super::print;
+use crate::args::{Manner, Shape};
 use crate::install::actions::End;
 use crate::install::work::Work;
 use crate::install::{self, Home, Record, Site};
@@ -29,6 +30,10 @@ pub(super) struct Session<'a> {
     pub seconds: u64,
     /// Whether deployments that are in the way are replaced at once, instead of waited for.
     pub impatient: bool,
+    shape: Shape,
+    /// What has been done, and what became of the cluster.
+    done: Vec<String>,
+    phase: Option<&'static str>,
 }
 
 impl<'a> Session<'a> {
@@ -48,7 +53,15 @@ impl<'a> Session<'a> {
             programs: None,
             seconds: manner.timeout,
             impatient: false,
+            shape: manner.output,
+            done: Vec::new(),
+            phase: None,
         }
+    }
+
+    /// Prints what was done, for programs; people have seen it.
+    pub fn result(&self) -> Result<(), install::Error> {
+        print::result(self.shape, self.home, self.record, self.phase, &self.done)
     }
 
     /// Makes steps of what is there now, and goes through them; then `end` is noted.
@@ -89,6 +102,11 @@ impl<'a> Session<'a> {
             programs: self.programs,
             end,
         };
-        work.run(steps, limits).await
+        let names: Vec<String> = steps.iter().map(ToString::to_string).collect();
+        let forgets = matches!(work.end, End::Forget);
+        work.run(steps, limits).await?;
+        self.done.extend(names);
+        self.phase = forgets.then_some("removed");
+        Ok(())
     }
 }

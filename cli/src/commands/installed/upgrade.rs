@@ -11,7 +11,7 @@ use packaging::options::Options;
 use packaging::run::MemberState;
 
 use super::create::{Placed, place};
-use super::{Session, block_on, confirm, home, layered, show_plan, site};
+use super::{Session, block_on, confirm, home, layered, print, show_plan, site};
 use crate::args::Upgrade;
 use crate::error::Error;
 use crate::install::actions::End;
@@ -107,7 +107,8 @@ async fn run(home: &Home, args: &Upgrade) -> Result<(), install::Error> {
     if record.phase == Phase::Installed && changes.iter().all(|c| c.what == What::Keep) {
         progress.note("everything is as it should be");
         record.before = None;
-        return home.write(&record);
+        home.write(&record)?;
+        return print::result(args.manner.output, home, &record, None, &[]);
     }
     let changed: Vec<&str> = changes
         .iter()
@@ -128,7 +129,7 @@ async fn run(home: &Home, args: &Upgrade) -> Result<(), install::Error> {
     // Agents fetch until then.
     drop(placed);
     match done {
-        Ok(()) => Ok(()),
+        Ok(()) => session.result(),
         // A member that has been removed does not come back.
         Err(error @ install::Error::Step(_)) if !args.no_rollback && !replaces => {
             progress.note(&format!("✘ {error}; going back to what was before"));

@@ -1,6 +1,7 @@
 //! Clusters that are installed by way of Marathon, on devcluster's Mesos and Marathon: installed,
 //! installed again, hurt, changed, stopped, started, saved and removed; then nothing is left.
 
+mod dcos;
 mod hurt;
 mod site;
 
@@ -53,7 +54,12 @@ fn a_cluster_installed_by_marathon_is_changed_stopped_and_removed_without_a_trac
         assert_eq!(here.container("stays").as_ref(), Some(&pod), "{app}");
     }
 
-    here.k8sm(&["upgrade", "--yes", "--set=controller_manager.mem=600"]);
+    let more = "--set=controller_manager.mem=600";
+    let result = here.k8sm(&["upgrade", "--yes", "--output=json", more]);
+    let result: serde_json::Value = serde_json::from_str(&result).unwrap();
+    assert_eq!(result["phase"], "installed", "{result:#}");
+    let steps = result["steps"].to_string();
+    assert!(steps.contains("controller-manager"), "{result:#}");
     let now = site.apps();
     let changed: Vec<_> = now
         .iter()

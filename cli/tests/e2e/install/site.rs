@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::support::{Cluster, Running, mesos_state_of};
 pub struct Site {
     marathon_process: Option<Running>,
     mesos: Vec<Running>,
-    master: String,
+    pub master: String,
     pub marathon: String,
     pub address: IpAddr,
     agents: usize,
@@ -31,6 +31,17 @@ impl Site {
     /// One agent in the machine's own network, and a Marathon that has secrets; or several agents
     /// with namespaces of their own, and a Marathon that can reserve.
     pub fn start(cluster: &Cluster, agents: usize) -> Self {
+        Self::begin(cluster, agents, None)
+    }
+
+    /// One agent in the machine's own network that offers these ports, beside nodes'.
+    pub fn start_offering(cluster: &Cluster, ports: &[u16]) -> Self {
+        let ports: String = ports.iter().map(|port| format!("{port}-{port},")).collect();
+        let resources = format!("mem:6144;disk:20480;ports:[{ports}31000-32000]");
+        Self::begin(cluster, 1, Some(resources))
+    }
+
+    fn begin(cluster: &Cluster, agents: usize, resources: Option<String>) -> Self {
         let work_dir = cluster.dir().join("mesos");
         let dir = |name: &str| work_dir.join(name).display().to_string();
         let several = agents > 1;
@@ -65,13 +76,14 @@ impl Site {
                 format!("--listen={}", site.master),
                 format!("--work-dir={}", dir("master")),
             ];
-            let agent = [
+            let mut agent = vec![
                 format!("--master={}", site.master),
                 format!("--listen={address}:{}", ports[1]),
                 format!("--work-dir={}", dir("agent")),
                 format!("--cgroups-root={}", site.cgroups()),
                 format!("--secrets-dir={}", cluster.dir().join("secrets").display()),
             ];
+            agent.extend(resources.map(|it| format!("--resources={it}")));
             let master = start(cluster, "master", &["mesos", "master"], &master);
             let agent = start(cluster, "agent", &["mesos", "agent"], &agent);
             site.mesos = vec![agent, master];
@@ -272,7 +284,7 @@ fn start(cluster: &Cluster, name: &str, words: &[&str], args: &[String]) -> Runn
     Running(child)
 }
 
-fn free_ports(address: IpAddr, count: usize) -> Vec<u16> {
+pub fn free_ports(address: IpAddr, count: usize) -> Vec<u16> {
     let held: Vec<TcpListener> = (0..count)
         .map(|_| TcpListener::bind((address, 0)).unwrap())
         .collect();
@@ -282,7 +294,7 @@ fn free_ports(address: IpAddr, count: usize) -> Vec<u16> {
 }
 
 /// Options that name ports, all of which one agent in the machine's network has to have free.
-const PORTS: [&str; 12] = [
+pub const PORTS: [&str; 12] = [
     "etcd.client_port",
     "etcd.peer_port",
     "etcd.metrics_port",
@@ -424,18 +436,10 @@ impl<'a> Installed<'a> {
 
     /// kubectl with the kubeconfig that was written.
     pub fn try_kubectl(&self, args: &[&str]) -> Result<String, String> {
-        let programs = PathBuf::from(std::env::var_os("K8SM_UPSTREAM_BIN").unwrap_or_default());
-        let output = Command::new(programs.join("kubectl"))
-            .arg("--kubeconfig")
-            .arg(self.cluster.dir().join(self.state).join("kubeconfig"))
-            .arg("--request-timeout=10s")
-            .args(args)
-            .output()
-            .unwrap();
-        match output.status.success() {
-            true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
-        }
+        kubectl_with(
+            &self.cluster.dir().join(self.state).join("kubeconfig"),
+            args,
+        )
     }
 
     /// The same, which must succeed.
@@ -446,13 +450,7 @@ impl<'a> Installed<'a> {
 
     /// A pod's container id and restarts, once it is ready.
     pub fn container(&self, pod: &str) -> Option<(String, u64)> {
-        let text = self.try_kubectl(&["get", "pod", pod, "-o", "json"]).ok()?;
-        let pod: Value = serde_json::from_str(&text).ok()?;
-        let status = &pod["status"]["containerStatuses"][0];
-        (status["ready"] == true).then(|| {
-            let id = status["containerID"].as_str().unwrap_or_default();
-            (id.to_owned(), status["restartCount"].as_u64().unwrap_or(99))
-        })
+        ready_container(&self.try_kubectl(&["get", "pod", pod, "-o", "json"]).ok()?)
     }
 
     /// Starts a pod of the image that every node has, and waits until it is ready.
@@ -465,7 +463,33 @@ impl<'a> Installed<'a> {
     }
 }
 
-fn finished(mut command: Command, what: &[&str]) -> String {
+/// kubectl with a kubeconfig.
+pub fn kubectl_with(kubeconfig: &Path, args: &[&str]) -> Result<String, String> {
+    let programs = PathBuf::from(std::env::var_os("K8SM_UPSTREAM_BIN").unwrap_or_default());
+    let output = Command::new(programs.join("kubectl"))
+        .arg("--kubeconfig")
+        .arg(kubeconfig)
+        .arg("--request-timeout=10s")
+        .args(args)
+        .output()
+        .unwrap();
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    }
+}
+
+/// The container id and restarts of a pod, given as JSON, if it is ready.
+pub fn ready_container(pod: &str) -> Option<(String, u64)> {
+    let pod: Value = serde_json::from_str(pod).ok()?;
+    let status = &pod["status"]["containerStatuses"][0];
+    (status["ready"] == true).then(|| {
+        let id = status["containerID"].as_str().unwrap_or_default();
+        (id.to_owned(), status["restartCount"].as_u64().unwrap_or(99))
+    })
+}
+
+pub fn finished(mut command: Command, what: &[&str]) -> String {
     let begun = Instant::now();
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);

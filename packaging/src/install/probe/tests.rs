@@ -7,6 +7,8 @@ fn report() -> Report {
         cgroups: CgroupVersion::V1,
         overlay: true,
         space_free: 20 << 30,
+        cpus: Some(4),
+        mem: Some(4096),
         flags: Some([("isolation".to_owned(), "cgroups/cpu,cgroups/mem".to_owned())].into()),
         ..Report::default()
     }
@@ -16,6 +18,8 @@ fn probed(agent: &str, report: Report) -> Probed {
     Probed {
         agent: agent.to_owned(),
         report: Some(report),
+        cpus: 4.0,
+        mem: 4096.0,
         clock_off: 0.1,
         why: String::new(),
     }
@@ -38,6 +42,8 @@ fn every_fault_is_told_with_its_agent_and_its_remedy() {
             overlay: false,
             missing_tools: [("nft".to_owned(), "nftables".to_owned())].into(),
             space_free: 1 << 30,
+            cpus: Some(2),
+            mem: Some(4000),
             unreachable: [(
                 "http://192.0.2.1/artifacts.json".to_owned(),
                 "refused".to_owned(),
@@ -51,6 +57,8 @@ fn every_fault_is_told_with_its_agent_and_its_remedy() {
     let silent = Probed {
         agent: "agent-3".to_owned(),
         report: None,
+        cpus: 4.0,
+        mem: 4096.0,
         clock_off: 0.0,
         why: "no offer of it fits".to_owned(),
     };
@@ -87,6 +95,8 @@ fn an_agent_that_was_chosen_and_runs_nothing_is_refused() {
     let silent = Probed {
         agent: "agent-2".to_owned(),
         report: None,
+        cpus: 4.0,
+        mem: 4096.0,
         clock_off: 0.0,
         why: "it cannot fetch".to_owned(),
     };

@@ -77,7 +77,7 @@ pub fn case(name: &str) -> (Options, Facts) {
               pki: {source: file, file: /etc/k8sm/pki}}"
         }
         "mesos_image" => {
-            "{images: {runtime: mesos_image, repository: registry.example.org/k8sm}, service: {user: nobody}}"
+            "{images: {runtime: mesos_image, executor: image, repository: registry.example.org/k8sm}, service: {user: nobody}}"
         }
         "docker" => {
             facts.etcd_storage = EtcdStorage::Persistent;

@@ -101,8 +101,11 @@ group! {
         /// `artifacts`: plain files that Mesos fetches; `mesos_image`: images, run by Mesos itself;
         /// `docker`: images, run by the agents' Docker.
         runtime: String = "artifacts".to_owned(), [one_of(&["artifacts", "mesos_image", "docker"])];
+        /// `artifact`: nodes' executor is a file that Mesos fetches; `image`: new nodes are started
+        /// from the executor's image, by Mesos itself (agents need `--image_providers=docker`).
+        executor: String = "artifact".to_owned(), [one_of(&["artifact", "image"])];
         /// Registry, and path in it, of the images: `registry.example.org/k8sm`. Needed for
-        /// `mesos_image` and `docker`.
+        /// `mesos_image`, `docker` and `image`.
         repository: String = String::new(), [optional(), longest(255)];
         /// Tag of the images; empty: this version's.
         tag: String = String::new(), [optional(), longest(128)];

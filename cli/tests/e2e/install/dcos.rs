@@ -1,0 +1,225 @@
+//! The package of DC/OS: added, installed, hurt, changed and removed by the calls of the `dcos`
+//! command, through devcluster's Cosmos.
+
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use super::nothing_is_left;
+use super::site::{PORTS, Site, finished, free_ports, kubectl_with, ready_container};
+use crate::support::{Cluster, Running};
+
+/// Seconds. From a call to everything that follows from it.
+const PATIENCE: u64 = 240;
+
+/// DC/OS before a site, and a server of the package.
+struct Dcos<'a> {
+    cluster: &'a Cluster,
+    url: String,
+    repository: String,
+    _processes: Vec<Running>,
+}
+
+impl<'a> Dcos<'a> {
+    fn start(cluster: &'a Cluster, site: &Site) -> Self {
+        let artifacts = cluster.dir().join("artifacts").display().to_string();
+        let build = ["artifacts", "build", &artifacts];
+        finished(cluster.command(&build), &build);
+        let ports = free_ports(site.address, 2);
+        let at = |port: u16| format!("{}:{port}", site.address);
+        let work_dir = cluster.dir().join("dcos").display().to_string();
+        let start = |name: &str, args: &[&str]| {
+            let log = std::fs::File::create(cluster.dir().join(format!("{name}.log"))).unwrap();
+            let mut command = cluster.command(args);
+            Running(command.stdout(Stdio::null()).stderr(log).spawn().unwrap())
+        };
+        let dcos = start(
+            "dcos",
+            &[
+                "dev",
+                "dcos",
+                &format!("--marathon={}", site.marathon),
+                &format!("--mesos=http://{}", site.master),
+                &format!("--listen={}", at(ports[0])),
+                &format!("--work-dir={work_dir}"),
+                "--uninstall-poll=500",
+            ],
+        );
+        let package = start(
+            "package",
+            &[
+                "package",
+                "serve",
+                &format!("--artifacts={artifacts}"),
+                &format!("--listen={}", at(ports[1])),
+            ],
+        );
+        let here = Self {
+            cluster,
+            url: format!("http://{}", at(ports[0])),
+            repository: format!("http://{}/repo", at(ports[1])),
+            _processes: vec![dcos, package],
+        };
+        cluster.wait("DC/OS answers", 60, || {
+            here.call("package", "repository/list", &json!({})).is_ok()
+        });
+        here
+    }
+
+    /// A call of the `dcos` command.
+    fn call(&self, family: &str, name: &str, body: &Value) -> Result<Value, String> {
+        let kind = |what: &str| {
+            let name = name.replace('/', ".");
+            format!("application/vnd.dcos.{family}.{name}-{what}+json;charset=utf-8;version=v1")
+        };
+        let output = Command::new("curl")
+            .args(["-sS", "--max-time", "30", "-w", "\n%{http_code}"])
+            .arg(format!("-HContent-Type: {}", kind("request")))
+            .arg(format!("-HAccept: {}", kind("response")))
+            .arg(format!("-d{body}"))
+            .arg(format!("{}/{family}/{name}", self.url))
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        match text.rsplit_once('\n') {
+            Some((body, "200")) => Ok(serde_json::from_str(body).unwrap_or_default()),
+            _ => Err(text),
+        }
+    }
+
+    fn package(&self, name: &str, body: &Value) -> Value {
+        self.call("package", name, body)
+            .unwrap_or_else(|error| panic!("package/{name}: {error}"))
+    }
+
+    /// `dcos kubernetes ...`.
+    fn plugin(&self, args: &[&str]) -> Result<String, String> {
+        let mut all = vec!["kubernetes"];
+        all.extend(args);
+        let output = self
+            .cluster
+            .command(&all)
+            .env("DCOS_URL", &self.url)
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match output.status.success() {
+            true => Ok(text(&output.stdout)),
+            false => Err(text(&output.stderr)),
+        }
+    }
+
+    /// Waits until the framework itself says that everything runs.
+    fn runs(&self, what: &str) {
+        let mut said = String::new();
+        self.cluster.wait(what, PATIENCE, || {
+            said = self.plugin(&["status"]).unwrap_or_else(|error| error);
+            said.starts_with("everything runs") && said.contains("nodes")
+        });
+    }
+}
+
+/// `a.b=c` as `{"a": {"b": "c"}}`.
+fn nested(options: &[(String, Value)]) -> Value {
+    let mut all = json!({});
+    for (name, value) in options {
+        let place = name.split('.').fold(&mut all, |at, part| {
+            if at.is_null() {
+                *at = json!({});
+            }
+            &mut at[part]
+        });
+        *place = value.clone();
+    }
+    all
+}
+
+#[test]
+fn the_package_is_installed_hurt_changed_and_removed_through_cosmos() {
+    let cluster = Cluster::prepare(&[]);
+    let ports = free_ports(std::net::Ipv4Addr::UNSPECIFIED.into(), PORTS.len());
+    let site = Site::start_offering(&cluster, &ports);
+    let dcos = Dcos::start(&cluster, &site);
+    let mut options: Vec<(String, Value)> = PORTS
+        .iter()
+        .zip(&ports)
+        .map(|(name, port)| ((*name).to_owned(), json!(port)))
+        .collect();
+    // Agents may not offer more than the machine has, which may be little.
+    for app in [
+        "etcd",
+        "apiserver",
+        "controller_manager",
+        "framework",
+        "proxy",
+    ] {
+        options.push((format!("{app}.cpus"), json!(0.1)));
+    }
+    let dir = |name: &str| json!(cluster.dir().join(name));
+    options.extend([
+        ("etcd.count".to_owned(), json!(1)),
+        ("apiserver.instances".to_owned(), json!(1)),
+        ("etcd.host_path".to_owned(), dir("etcd")),
+        ("nodes.data_dir".to_owned(), dir("node")),
+        ("nodes.run_dir".to_owned(), dir("run")),
+        ("nodes.min".to_owned(), json!(1)),
+        ("marathon.backoff".to_owned(), json!(1)),
+        ("marathon.url".to_owned(), json!(site.marathon)),
+        ("mesos.master".to_owned(), json!(site.master)),
+    ]);
+
+    let repository = json!({"name": "k8sm", "uri": dcos.repository, "index": 0});
+    dcos.package("repository/add", &repository);
+    let found = dcos.package("search", &json!({"query": "kube"}));
+    assert_eq!(found["packages"][0]["name"], "kubernetes", "{found}");
+    let wrong = json!({"packageName": "kubernetes", "options": {"etcd": {"count": 2}}});
+    let refused = dcos.call("package", "install", &wrong).unwrap_err();
+    assert!(refused.contains("count"), "{refused}");
+    assert!(site.apps().is_empty(), "nothing is half installed");
+    let install = json!({"packageName": "kubernetes", "options": nested(&options)});
+    dcos.package("install", &install);
+    dcos.runs("the package's cluster runs");
+
+    let file = cluster.dir().join("kubeconfig-of-dcos");
+    dcos.plugin(&["kubeconfig", "--path", file.to_str().unwrap()])
+        .unwrap();
+    let kubectl = |args: &[&str]| kubectl_with(&file, args);
+    let image = format!("--image={}", cli::cluster::prepare::PAUSE_IMAGE);
+    kubectl(&["run", "stays", &image]).unwrap();
+    let container = || ready_container(&kubectl(&["get", "pod", "stays", "-o", "json"]).ok()?);
+    cluster.wait("the pod is ready", PATIENCE, || container().is_some());
+    let pod = container();
+
+    // The one app is killed: it finds its siblings as they are and takes the framework up again.
+    let apps = site.apps();
+    let task = site.kill("/kubernetes", "k8sm-framework");
+    cluster.wait("Marathon has started the app again", PATIENCE, || {
+        let tasks = site.tasks("/kubernetes");
+        !tasks.is_empty() && !tasks.contains(&task)
+    });
+    dcos.runs("the framework runs again");
+    assert_eq!(site.apps(), apps, "no app was changed");
+    assert_eq!(container(), pod);
+
+    let change = cluster.dir().join("change.json");
+    let wanted = json!({"controller_manager": {"mem": 600}});
+    std::fs::write(&change, wanted.to_string()).unwrap();
+    dcos.plugin(&["update", "--options", change.to_str().unwrap()])
+        .unwrap();
+    cluster.wait("the controller manager has its memory", PATIENCE, || {
+        let app = site.get("/v2/apps/kubernetes-cp/controller-manager");
+        app["app"]["mem"] == 600.0 && app["app"]["tasksHealthy"] == 1
+    });
+    dcos.runs("the changed cluster runs");
+    assert_eq!(container(), pod);
+
+    dcos.package("uninstall", &json!({"packageName": "kubernetes"}));
+    cluster.wait("the package has removed itself", PATIENCE, || {
+        site.apps().is_empty()
+    });
+    nothing_is_left(&site);
+    assert!(!cluster.dir().join("etcd/kubernetes").exists());
+    drop(dcos);
+    drop(site);
+    cluster.finish();
+}
