@@ -30,14 +30,17 @@ pub mod fetcher;
 mod http;
 pub mod images;
 mod link;
+mod local;
 pub mod paths;
 mod run;
 pub mod sandbox;
 pub mod secrets;
 mod start;
 mod store;
+mod subscriptions;
 pub mod volumes;
 mod watch;
 
 pub use config::{AgentConfig, BadFlag, Isolation, Launcher};
+pub use local::LocalAgent;
 pub use start::{Agent, AgentError, run};

@@ -1,7 +1,7 @@
 //! The agent at work: one loop that feeds the core with what happens and carries its effects
 //! out, in order.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,9 +20,9 @@ use super::link::{self, LinkEvent};
 use super::secrets::{self, Secrets};
 use super::start::AgentError;
 use super::store::Store;
+use super::subscriptions::Subscriptions;
 use super::{environment, images, sandbox, volumes};
 use crate::clock::Time;
-use crate::http::{encode, stream};
 use crate::ids::{ExecutorId, FrameworkId};
 use crate::protocol::{FromAgent, to_agent};
 
@@ -60,8 +60,11 @@ pub(super) enum Request {
         reply: oneshot::Sender<Result<(), Refusal>>,
     },
     /// Something that is answered from the state as it is.
-    Look(Box<dyn FnOnce(&View<'_>) + Send>),
+    Look(Look),
 }
+
+/// Something that is answered from the state as it is.
+pub(super) type Look = Box<dyn FnOnce(&View<'_>) + Send>;
 
 /// What operators may look at.
 pub(super) struct View<'a> {
@@ -91,11 +94,6 @@ pub(super) enum Input {
     StreamClosed(StreamId),
 }
 
-pub(super) struct Stream {
-    sender: stream::Sender,
-    encoding: Encoding,
-}
-
 pub(super) struct Sources {
     pub requests: mpsc::Receiver<Request>,
     pub internal: mpsc::Receiver<Input>,
@@ -111,8 +109,7 @@ pub(super) struct Loop {
     pub containerizer: Containerizer,
     pub secrets: Secrets,
     pub inputs: mpsc::Sender<Input>,
-    pub streams: HashMap<StreamId, Stream>,
-    pub next_stream: u64,
+    pub subscriptions: Subscriptions,
     pub master: Option<mpsc::Sender<FromAgent>>,
     pub master_info: Option<pb::MasterInfo>,
     /// Runs that are over, with the time from which their sandboxes and memories may go.
@@ -195,7 +192,7 @@ impl Loop {
                 result,
             } => self.core.updated(&container, then, result),
             Input::StreamClosed(stream) => {
-                if self.streams.remove(&stream).is_some() {
+                if self.subscriptions.close(stream) {
                     self.core.stream_closed(stream);
                 }
             }
@@ -229,48 +226,11 @@ impl Loop {
     }
 
     fn on_request(&mut self, request: Request) {
-        let now = Time::now();
-        match request {
-            Request::Subscribe {
-                framework,
-                executor,
-                call,
-                encoding,
-                reply,
-            } => {
-                let stream = StreamId(self.next_stream);
-                self.next_stream += 1;
-                let inputs = self.inputs.clone();
-                let (sender, body) = stream::channel(move || {
-                    // A full queue only delays the news until the next event cannot be sent.
-                    let _ = inputs.try_send(Input::StreamClosed(stream));
-                });
-                self.streams.insert(stream, Stream { sender, encoding });
-                let answer = self
-                    .core
-                    .subscribe(now, &framework, &executor, stream, &call);
-                if answer.is_err() {
-                    self.streams.remove(&stream);
-                }
-                let _ = reply.send(answer.map(|()| body));
-            }
-            Request::Update {
-                framework,
-                executor,
-                status,
-                reply,
-            } => {
-                let _ = reply.send(self.core.update(now, &framework, &executor, *status));
-            }
-            Request::Message {
-                framework,
-                executor,
-                data,
-                reply,
-            } => {
-                let _ = reply.send(self.core.message(&framework, &executor, data));
-            }
-            Request::Look(look) => look(&View {
+        let look = self
+            .subscriptions
+            .answer(&mut self.core, Time::now(), request);
+        if let Some(look) = look {
+            look(&View {
                 core: &self.core,
                 containerizer: &self.containerizer,
                 config: &self.config,
@@ -279,7 +239,7 @@ impl Loop {
                 connected: self.core.is_connected(),
                 master: self.master_info.as_ref(),
                 counters: self.counters,
-            }),
+            });
         }
     }
 
@@ -288,22 +248,7 @@ impl Loop {
             r#type: Some(pb::executor::event::Type::Heartbeat as i32),
             ..Default::default()
         };
-        let streams: Vec<_> = self.streams.keys().copied().collect();
-        for stream in streams {
-            self.tell(stream, &event);
-        }
-    }
-
-    fn tell(&mut self, id: StreamId, event: &pb::executor::Event) {
-        let Some(stream) = self.streams.get(&id) else {
-            return;
-        };
-        let record = encode(stream.encoding, event);
-        if stream.sender.send(&record).is_err() {
-            // Gone, or so slow that it has to start anew.
-            self.streams.remove(&id);
-            self.core.stream_closed(id);
-        }
+        self.subscriptions.tell_all(&mut self.core, &event);
     }
 
     async fn carry_out(&mut self) -> Result<(), AgentError> {
@@ -333,9 +278,11 @@ impl Loop {
             }
             Effect::Tell(stream, mut event) => {
                 self.secrets.fill_in(&mut event);
-                self.tell(stream, &event);
+                self.subscriptions.tell(&mut self.core, stream, &event);
             }
-            Effect::Close(stream) => drop(self.streams.remove(&stream)),
+            Effect::Close(stream) => {
+                self.subscriptions.close(stream);
+            }
             Effect::Remember(record) => self.store.remember(&record)?,
             Effect::Launch(launch) => self.launch(*launch),
             Effect::CreateVolume(volume) => {

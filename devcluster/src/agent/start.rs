@@ -1,7 +1,7 @@
 //! An agent from its configuration to its first event: what it needs of the machine, and what
 //! an earlier process has left.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use super::images;
 use super::run::{Counters, Loop, REQUESTS, Sources};
 use super::secrets::Secrets;
 use super::store::Store;
+use super::subscriptions::Subscriptions;
 use crate::clock::Time;
 use crate::ids::{ExecutorId, FrameworkId};
 
@@ -131,26 +132,7 @@ impl Agent {
             fetcher,
             events,
         );
-        let core_config = CoreConfig {
-            layout: config.layout.clone(),
-            ip: address.ip(),
-            registration_timeout: config.executor_registration_timeout,
-            reregistration_timeout: config.executor_reregistration_timeout,
-            shutdown_grace_period: config.executor_shutdown_grace_period,
-            command_executor: config.command_executor.clone(),
-        };
-        let info = config.info(address.port());
-        let random = Box::new(uuid::Uuid::new_v4);
-        let mut recovered = Vec::new();
-        let core = match state {
-            None => Core::new(core_config, info, random),
-            Some(mut state) => {
-                check_compatible(&state, &info, &config)?;
-                state.info.port = info.port;
-                recovered = containers_of(&state, &config);
-                Core::recover(core_config, state, Time::now(), random)
-            }
-        };
+        let (core, recovered) = core_of(&config, address, state, Time::now())?;
         // Of an earlier process: they were over at some time before now.
         let over = store.finished()?.into_iter();
         let abandoned = over
@@ -192,9 +174,8 @@ impl Agent {
             core: self.core,
             store: self.store,
             containerizer: self.containerizer,
+            subscriptions: Subscriptions::new(inputs.clone()),
             inputs,
-            streams: HashMap::new(),
-            next_stream: 0,
             master: None,
             master_info: None,
             abandoned: self.abandoned,
@@ -212,6 +193,34 @@ impl Agent {
         let mut link_start = Some((link_events, stop));
         work.run(sources, &mut link_start, &shutdown).await
     }
+}
+
+/// The core of an agent at this address, with what an earlier process has left, and the
+/// containers of that.
+pub(super) fn core_of(
+    config: &AgentConfig,
+    address: SocketAddr,
+    state: Option<RecoveredState>,
+    now: Time,
+) -> Result<(Core, Vec<RecoveredContainer>), AgentError> {
+    let core_config = CoreConfig {
+        layout: config.layout.clone(),
+        ip: address.ip(),
+        registration_timeout: config.executor_registration_timeout,
+        reregistration_timeout: config.executor_reregistration_timeout,
+        shutdown_grace_period: config.executor_shutdown_grace_period,
+        command_executor: config.command_executor.clone(),
+    };
+    let info = config.info(address.port());
+    let random = Box::new(uuid::Uuid::new_v4);
+    let Some(mut state) = state else {
+        return Ok((Core::new(core_config, info, random), Vec::new()));
+    };
+    check_compatible(&state, &info, config)?;
+    state.info.port = info.port;
+    let containers = containers_of(&state, config);
+    let core = Core::recover(core_config, state, now, random);
+    Ok((core, containers))
 }
 
 fn wanted(config: &AgentConfig) -> Option<Wanted> {

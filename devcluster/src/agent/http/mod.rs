@@ -32,7 +32,11 @@ pub(super) async fn serve(listener: TcpListener, requests: Requests, stop: Cance
     }
 }
 
-async fn handle(State(requests): State<Requests>, request: HttpRequest<Body>) -> Response {
+/// Answers one request.
+pub(super) async fn handle(
+    State(requests): State<Requests>,
+    request: HttpRequest<Body>,
+) -> Response {
     let (parts, body) = request.into_parts();
     // `/slave(1)/state`, `/state` and `/state/` are the same.
     let path = parts.uri.path();
