@@ -244,7 +244,7 @@ impl Core {
             }
             M::Acknowledge(ack) => self.acknowledged(now, &ack),
             M::FrameworkMessage(message) => self.tell_executor(message),
-            M::UpdateFramework(update) => self.update_framework(update.framework),
+            M::UpdateFramework(update) => self.update_framework(now, update.framework),
             M::ApplyOperation(operation) => self.apply_operation(operation),
             M::Drain(drain) => self.drain(now, &drain),
             M::Shutdown(shutdown) => {
@@ -327,8 +327,12 @@ impl Core {
         }
     }
 
-    fn update_framework(&mut self, info: pb::FrameworkInfo) {
+    /// It has changed, or its scheduler has come back and may have missed updates.
+    fn update_framework(&mut self, now: Time, info: pb::FrameworkInfo) {
         let id = FrameworkId::from(info.id.as_ref().map_or("", |id| id.value.as_str()));
+        let mut out = Vec::new();
+        self.updates.resend(now, &id, &mut out);
+        self.forward(out);
         let Some(framework) = self.frameworks.get_mut(&id) else {
             return;
         };

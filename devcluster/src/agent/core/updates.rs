@@ -209,6 +209,19 @@ impl Updates {
         }
     }
 
+    /// The framework's scheduler is there again: the oldest update of each of its tasks goes
+    /// out at once.
+    pub fn resend(&mut self, now: Time, framework: &FrameworkId, out: &mut Vec<protocol::Update>) {
+        if self.paused {
+            return;
+        }
+        for ((of, _), stream) in &mut self.streams {
+            if of == framework {
+                stream.send_first(now, framework, out);
+            }
+        }
+    }
+
     /// What has waited long enough for its acknowledgement.
     pub fn due(&mut self, now: Time, out: &mut Vec<protocol::Update>) {
         for ((framework, _), stream) in &mut self.streams {
@@ -364,6 +377,23 @@ mod tests {
         let mut out = Vec::new();
         f.updates.resume(f.now, &mut out);
         assert_eq!(first_bytes(&out), [1]);
+    }
+
+    #[test]
+    fn a_scheduler_that_is_back_gets_at_once_what_it_has_not_acknowledged() {
+        let mut f = Fixture::new();
+        f.receive(TaskRunning, 1);
+        f.receive(TaskFinished, 2);
+        let resent = |f: &mut Fixture, framework: &str| {
+            let mut out = Vec::new();
+            f.updates.resend(f.now, &framework.into(), &mut out);
+            first_bytes(&out)
+        };
+        assert_eq!(resent(&mut f, "other"), NOTHING);
+        assert_eq!(resent(&mut f, "f"), [1]);
+        // Nothing can be sent without a master.
+        f.updates.pause();
+        assert_eq!(resent(&mut f, "f"), NOTHING);
     }
 
     #[test]
