@@ -532,9 +532,10 @@ impl Core {
         let Some(f) = self.frameworks.get_mut(framework) else {
             return;
         };
-        let Some(e) = f.executors.remove(executor) else {
+        let Some(mut e) = f.executors.remove(executor) else {
             return;
         };
+        e.complete_all();
         let run = Run {
             framework: framework.clone(),
             executor: executor.clone(),

@@ -234,7 +234,19 @@ impl Executor {
             return;
         };
         let task = self.terminated.remove(i);
-        self.completed.push_back(task);
+        self.remember_completed([task]);
+    }
+
+    /// Nothing more will be heard of its tasks: they are remembered in the states that they
+    /// had, as Mesos does with those of a framework that was torn down.
+    pub fn complete_all(&mut self) {
+        let terminated = std::mem::take(&mut self.terminated);
+        let launched = std::mem::take(&mut self.launched);
+        self.remember_completed(terminated.into_iter().chain(launched));
+    }
+
+    fn remember_completed(&mut self, tasks: impl IntoIterator<Item = pb::Task>) {
+        self.completed.extend(tasks);
         while self.completed.len() > MAX_COMPLETED_TASKS {
             self.completed.pop_front();
         }
