@@ -66,9 +66,9 @@ impl MasterState {
             self.agent_is_back(&id, stream, subscribe, total);
         } else {
             self.admit_agent(&id, stream, subscribe, total, came_back);
+            self.allocate_agent(&id);
         }
         self.tell_to_drain(&id);
-        self.allocate_agent(&id);
         Answer::Stream
     }
 
@@ -214,6 +214,10 @@ impl MasterState {
         }
         if resources_changed || old.is_some() {
             self.rescind_offers_of(id);
+        }
+        // If it is as it was, it is offered with the next round, as in Mesos.
+        if resources_changed {
+            self.allocate_agent(id);
         }
         if info_changed {
             if let Some(agent) = self.agents.get(id) {
