@@ -4,20 +4,17 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
-use axum::http::Request;
-use bytes::Bytes;
 use devcluster::master::Master;
 use devcluster::protocol::{self, from_agent, to_agent};
 use devcluster::resources::{Format, Resources, parse_attributes};
 use mesos::pb;
-use prost::Message as _;
 
-use crate::stream::Stream;
+use crate::link::Link;
 
 pub struct PlayedAgent {
     pub subscribe: protocol::Subscribe,
     peer: IpAddr,
-    stream: Option<(Stream, String)>,
+    link: Option<Link>,
     pub id: Option<pb::AgentId>,
     frameworks: BTreeMap<String, pb::FrameworkInfo>,
     executors: BTreeMap<(String, String), pb::ExecutorInfo>,
@@ -79,7 +76,7 @@ impl PlayedAgent {
         Self {
             subscribe,
             peer,
-            stream: None,
+            link: None,
             id: None,
             frameworks: BTreeMap::new(),
             executors: BTreeMap::new(),
@@ -93,7 +90,7 @@ impl PlayedAgent {
 
     /// Subscribes, with all that it has if it was there before.
     pub fn start(&mut self, master: &Master) {
-        if self.stream.is_none() && !std::mem::take(&mut self.kept) {
+        if self.link.is_none() && !std::mem::take(&mut self.kept) {
             // A new process: what was not on its disk is forgotten.
             let lost: Vec<_> = self
                 .frameworks
@@ -109,7 +106,7 @@ impl PlayedAgent {
                 task.status_update_uuid = None;
             }
         }
-        self.stream = None;
+        self.link = None;
         let mut subscribe = self.subscribe.clone();
         subscribe.info.id.clone_from(&self.id);
         subscribe.frameworks = self.frameworks.values().cloned().collect();
@@ -122,18 +119,7 @@ impl PlayedAgent {
         };
         subscribe.tasks = self.tasks.values().cloned().collect();
         subscribe.tasks.sort_by_key(|t| launched(&t.task_id.value));
-        let response = self.post(
-            master,
-            protocol::SUBSCRIBE_PATH,
-            None,
-            subscribe.encode_to_vec(),
-        );
-        assert_eq!(response.status(), 200);
-        let id = response.headers()[protocol::STREAM_ID]
-            .to_str()
-            .unwrap()
-            .to_owned();
-        self.stream = Some((Stream::new(response), id));
+        self.link = Some(Link::open(master, self.peer, &subscribe));
         self.pump(master);
         let refused = self
             .heard
@@ -151,13 +137,13 @@ impl PlayedAgent {
 
     /// Its master died: nothing is forgotten.
     pub fn cut_off(&mut self) {
-        self.stream = None;
+        self.link = None;
         self.kept = true;
     }
 
     /// Whether it has a connection.
     pub fn connected(&self) -> bool {
-        self.stream.is_some()
+        self.link.is_some()
     }
 
     /// It ends for good.
@@ -170,44 +156,28 @@ impl PlayedAgent {
 
     /// Its connection breaks.
     pub fn kill(&mut self) {
-        self.stream = None;
-    }
-
-    fn post(
-        &self,
-        master: &Master,
-        path: &str,
-        stream: Option<&str>,
-        body: Vec<u8>,
-    ) -> axum::response::Response {
-        let mut request = Request::post(path);
-        if let Some(stream) = stream {
-            request = request.header(protocol::STREAM_ID, stream);
-        }
-        master.request(self.peer, request.body(Bytes::from(body)).unwrap())
+        self.link = None;
     }
 
     fn call(&self, master: &Master, message: from_agent::Message) {
-        let Some((_, id)) = &self.stream else { return };
-        let body = protocol::FromAgent::from(message).encode_to_vec();
-        let response = self.post(master, protocol::CALL_PATH, Some(id), body);
-        assert_eq!(response.status(), 202);
+        if let Some(link) = &self.link {
+            link.call(master, message);
+        }
     }
 
     /// Hears what the master says and answers.
     pub fn pump(&mut self, master: &Master) {
         while !self.frozen {
-            let Some((stream, _)) = &mut self.stream else {
+            let Some(link) = &mut self.link else {
                 return;
             };
-            let Some(frame) = stream.next_frame() else {
-                if stream.ended() {
-                    self.stream = None;
+            let Some(message) = link.next() else {
+                if link.ended() {
+                    self.link = None;
                 }
                 return;
             };
-            let message = protocol::ToAgent::decode(frame.as_slice()).unwrap();
-            self.hear(master, message.message.unwrap());
+            self.hear(master, message);
         }
     }
 
@@ -349,7 +319,7 @@ impl PlayedAgent {
             return;
         };
         let latest = queue.back().map(|s| s.state);
-        if self.stream.is_some()
+        if self.link.is_some()
             && let Some(task) = self.tasks.get_mut(key)
         {
             task.status_update_state = Some(head.state);

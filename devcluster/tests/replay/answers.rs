@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use axum::body::Body;
 use axum::http::{HeaderValue, Method, Request};
 use bytes::Bytes;
 use mesos::codec::Encoding;
@@ -9,7 +10,7 @@ use mesos::pb;
 use serde_json::Value;
 
 use crate::compare;
-use crate::player::{Connection, Player};
+use crate::player::{Connection, Player, is_agents};
 use crate::stream::{Stream, decode};
 
 impl Player {
@@ -45,11 +46,14 @@ impl Player {
             self.last_stream.remove(conn);
         }
         let request = request.body(Bytes::from(body)).unwrap();
-        let response = self.master.request([127, 0, 0, 1].into(), request);
+        let response = match &mut self.node {
+            Some(node) if is_agents(conn) => node.request(request.map(Body::from)),
+            _ => Some(self.master.request([127, 0, 0, 1].into(), request)),
+        };
         self.responses
             .entry(conn.to_owned())
             .or_default()
-            .push_back(response);
+            .extend(response);
         self.requests.insert(conn.to_owned(), entry.clone());
         self.pump();
     }
@@ -211,7 +215,10 @@ impl Player {
 }
 
 fn protobuf(path: &str, json: &Value) -> Vec<u8> {
-    if path.ends_with("scheduler") {
+    if path.ends_with("executor") {
+        let call: pb::executor::Call = mesos::codec::from_json(json).unwrap();
+        Encoding::Protobuf.encode(&call)
+    } else if path.ends_with("scheduler") {
         let call: pb::scheduler::Call = mesos::codec::from_json(json).unwrap();
         Encoding::Protobuf.encode(&call)
     } else {

@@ -37,9 +37,12 @@ impl Player {
             Deed::Exit(_) => {
                 let failure: pb::scheduler::event::Failure =
                     mesos::codec::from_json(&event["failure"]).unwrap();
-                if let Some(agent) = self.agent_of(&event, "/failure/agent_id") {
-                    let executor = failure.executor_id.unwrap().value;
-                    agent.executor_exits(&master, &framework, &executor, failure.status.unwrap());
+                let (executor, status) =
+                    (failure.executor_id.unwrap().value, failure.status.unwrap());
+                if self.node.is_some() {
+                    self.node_hears_of_end(entry, &executor, status);
+                } else if let Some(agent) = self.agent_of(&event, "/failure/agent_id") {
+                    agent.executor_exits(&master, &framework, &executor, status);
                 }
             }
             Deed::Return(_) => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use devcluster::clock::Time;
 use serde_json::{Value, json};
 
-use crate::player::{PATIENCE, Player};
+use crate::player::{Connection, PATIENCE, Player};
 use crate::recording::Deed;
 use crate::stream::decode;
 
@@ -17,6 +17,15 @@ impl Player {
             (recorded.pointer(operation), actual.pointer(operation))
         {
             self.ids.learn(a, b);
+        }
+        // An agent draws those of its own updates and of its containers.
+        for drawn in ["/update/status/uuid", "/subscribed/container_id/value"] {
+            if let (Some(Value::String(a)), Some(Value::String(b))) =
+                (recorded.pointer(drawn), actual.pointer(drawn))
+                && a != b
+            {
+                self.ids.learn(a, b);
+            }
         }
         let inverse = |event: &Value| {
             let offers = event.pointer("/inverse_offers/inverse_offers")?;
@@ -69,7 +78,7 @@ impl Player {
                 self.report.events += 1;
                 return;
             }
-            if !heartbeat && let Some(event) = connection.waiting.pop_front() {
+            if !heartbeat && let Some(event) = connection.take_waiting(conn, recorded) {
                 break Some(event);
             }
             if let Some(frame) = connection.stream.next_frame() {
@@ -81,7 +90,14 @@ impl Player {
                 }
                 continue;
             }
-            let deadline = self.master.next_deadline();
+            // An executor's tasks come with the grant of its container.
+            let master = self.master.clone();
+            if conn.starts_with("executor")
+                && self.node.as_mut().is_some_and(|node| node.grant(&master))
+            {
+                continue;
+            }
+            let deadline = self.next_deadline();
             // What was recorded after this event must not come before it, but time stamps of
             // updates are not that exact.
             let deed = match self.deeds.front() {
@@ -152,6 +168,19 @@ fn split_offers(recorded: &Value, actual: &mut Value) -> Option<Value> {
         .partition(|offer| wanted.iter().any(|w| key(w) == key(offer)));
     *offers = kept;
     (!rest.is_empty()).then(|| json!({"type": "OFFERS", "offers": {"offers": rest}}))
+}
+
+impl Connection {
+    /// The first event that waits, for a scheduler. An executor's acknowledgements come as
+    /// soon as its agent has stored the updates, wherever that is among its other events: the
+    /// first that is one, or is none, as recorded.
+    fn take_waiting(&mut self, conn: &str, recorded: &Value) -> Option<Value> {
+        let acknowledges = |event: &Value| event["type"] == "ACKNOWLEDGED";
+        let fits =
+            |e: &Value| !conn.starts_with("executor") || acknowledges(e) == acknowledges(recorded);
+        let at = self.waiting.iter().position(fits)?;
+        self.waiting.remove(at)
+    }
 }
 
 fn key(offer: &Value) -> (String, String) {

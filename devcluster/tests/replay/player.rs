@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::agent::PlayedAgent;
 use crate::compare::Ids;
+use crate::node::Node;
 use crate::recording::{Deed, arg, deeds, phase, reordered, start_master};
 use crate::stream::{Stream, decode};
 
@@ -33,6 +34,12 @@ pub struct Report {
     pub events: usize,
 }
 
+/// Whether a connection is one with an agent.
+pub(crate) fn is_agents(conn: &str) -> bool {
+    let agents = ["executor", "agent", "operator-agent", "outsider"];
+    agents.iter().any(|c| conn.starts_with(c))
+}
+
 pub struct Player {
     pub(crate) entries: Vec<Value>,
     pub(crate) master: Master,
@@ -50,6 +57,8 @@ pub struct Player {
     pub(crate) last_stream: HashMap<String, Stream>,
     pub(crate) requests: HashMap<String, Value>,
     pub(crate) agents: BTreeMap<String, PlayedAgent>,
+    /// The agent, if it is a real one.
+    pub(crate) node: Option<Node>,
     pub(crate) deeds: VecDeque<(f64, Deed)>,
     /// The recorded framework of each connection.
     pub(crate) frameworks: HashMap<String, String>,
@@ -113,6 +122,7 @@ impl Player {
             last_stream: HashMap::new(),
             requests: HashMap::new(),
             agents: BTreeMap::new(),
+            node: None,
             deeds: deeds.into(),
             frameworks,
             report: Report::default(),
@@ -155,11 +165,7 @@ impl Player {
     /// Time passes, and with it everything that is due.
     pub(crate) fn advance(&mut self, to: Time) {
         loop {
-            let deadline = if self.dead {
-                Time::NEVER
-            } else {
-                self.master.next_deadline()
-            };
+            let deadline = self.next_deadline();
             let deed = match self.deeds.front() {
                 Some((t, _)) => self.base + Duration::from_secs_f64(*t),
                 None => Time::NEVER,
@@ -172,6 +178,10 @@ impl Player {
                 if let Some((_, deed)) = self.deeds.pop_front() {
                     self.perform(&deed);
                 }
+            } else if let Some(node) = &mut self.node
+                && node.deadline() <= deadline
+            {
+                node.tick(&self.master);
             } else {
                 self.master.tick();
             }
@@ -180,9 +190,22 @@ impl Player {
         self.clock.set(to);
     }
 
+    /// When master or agent have something to do by themselves.
+    pub(crate) fn next_deadline(&self) -> Time {
+        let master = if self.dead {
+            Time::NEVER
+        } else {
+            self.master.next_deadline()
+        };
+        master.min(self.node.as_ref().map_or(Time::NEVER, Node::deadline))
+    }
+
     pub(crate) fn pump(&mut self) {
         for agent in self.agents.values_mut() {
             agent.pump(&self.master);
+        }
+        if let Some(node) = &mut self.node {
+            node.pump(&self.master);
         }
     }
 
@@ -201,17 +224,15 @@ impl Player {
         if dir == "note" {
             return self.note(entry);
         }
-        if conn.starts_with("executor") {
-            if dir == "event" {
+        if self.node.is_none() {
+            if conn.starts_with("executor") && dir == "event" {
                 self.executor_heard(entry);
             }
-            return;
+            if is_agents(&conn) {
+                return;
+            }
         }
-        // The agent's and the fetcher's HTTP are the agent's matter.
-        if ["agent", "fetcher", "operator-agent", "outsider"]
-            .iter()
-            .any(|c| conn.starts_with(c))
-        {
+        if conn == "fetcher" {
             return;
         }
         // To a master that is dead nothing was sent.
@@ -235,6 +256,9 @@ impl Player {
     fn note(&mut self, entry: &Value) {
         let text = entry["text"].as_str().unwrap();
         let master = self.master.clone();
+        if self.node_note(entry, text) {
+            return;
+        }
         if let Some(name) = text.strip_prefix("start agent") {
             let args: Vec<String> = serde_json::from_value(entry["args"].clone()).unwrap();
             let peer = arg(entry, "ip").unwrap().parse().unwrap();

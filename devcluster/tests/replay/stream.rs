@@ -76,6 +76,11 @@ pub fn decode(conn: &str, encoding: Encoding, frame: &[u8]) -> Value {
             let event: pb::master::Event = encoding.decode(frame).unwrap();
             devcluster::http::json::print(&event)
         }
+        Encoding::Protobuf if conn.starts_with("executor") => {
+            // Without defaults that were not sent.
+            let event: pb::executor::Event = encoding.decode(frame).unwrap();
+            mesos::codec::to_json(&event)
+        }
         Encoding::Protobuf => {
             let event: pb::scheduler::Event = encoding.decode(frame).unwrap();
             devcluster::http::json::print(&event)
