@@ -16,7 +16,7 @@ use packaging::pki::{Authority, Name, Pki};
 use serde_json::json;
 
 use super::work::Work;
-use super::{Error, Phase, etcd, keys, members};
+use super::{Error, Phase, etcd, executors, keys, members};
 use crate::cluster::api::{Cluster, node_is_ready};
 use crate::cluster::{prepare, teardown};
 
@@ -348,11 +348,26 @@ async fn remove_framework(work: &mut Work<'_>) -> Result<Outcome, Error> {
         })
         .collect();
     match ours.as_slice() {
-        [] => Ok(Outcome::Done("it is gone".to_owned())),
+        [] => {
+            // Whoever comes next on these agents finds ports and links free.
+            let left = match &work.record.framework_id {
+                Some(id) => executors::agents_with(work.site, id).await,
+                None => Vec::new(),
+            };
+            match left.as_slice() {
+                [] => Ok(Outcome::Done("it is gone".to_owned())),
+                [first, ..] => Ok(Outcome::NotYet(format!(
+                    "its executors are ending on {} agents, {first} among them",
+                    left.len()
+                ))),
+            }
+        }
         [one] if one.connected => Ok(Outcome::NotYet(
             "its scheduler is still connected".to_owned(),
         )),
         [one] => {
+            work.record.framework_id = Some(one.id.clone());
+            work.home.write(work.record)?;
             work.site.mesos.teardown(&one.id).await?;
             Ok(Outcome::NotYet("its tasks are ending".to_owned()))
         }

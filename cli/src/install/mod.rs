@@ -18,6 +18,7 @@
 
 pub mod actions;
 pub mod etcd;
+mod executors;
 pub mod keys;
 mod members;
 pub mod mesos_view;

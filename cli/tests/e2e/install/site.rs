@@ -108,6 +108,23 @@ impl Site {
         site
     }
 
+    /// A test that fails leaves a cluster. Executors' guards clean up after them, so they end by
+    /// themselves.
+    fn end_what_is_left(&self) {
+        let dir = self.work_dir.parent().expect("the cluster's directory");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let left = crate::support::processes::naming(dir);
+            if left.is_empty() || Instant::now() >= deadline {
+                return;
+            }
+            for process in left.iter().filter(|p| !p.line.contains(" guard")) {
+                process.signal(Signal::SIGKILL);
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     fn cgroups(&self) -> String {
         format!("mesos-e2e-{}", std::process::id())
     }
@@ -230,6 +247,7 @@ impl Drop for Site {
     fn drop(&mut self) {
         drop(self.marathon_process.take());
         self.mesos.clear();
+        self.end_what_is_left();
         if self.agents > 1 {
             let down = Command::new(&self.program)
                 .args(["dev", "mesos", "--down", "--work-dir"])
@@ -240,9 +258,19 @@ impl Drop for Site {
         // What the agent's executors leave is the agent's: its cgroup goes with the test.
         let hierarchies = std::fs::read_dir("/sys/fs/cgroup");
         for hierarchy in hierarchies.into_iter().flatten().flatten() {
-            let _ = std::fs::remove_dir(hierarchy.path().join(self.cgroups()));
+            remove_cgroups(&hierarchy.path().join(self.cgroups()));
         }
     }
+}
+
+/// Removes a cgroup with those in it.
+fn remove_cgroups(dir: &Path) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            remove_cgroups(&entry.path());
+        }
+    }
+    let _ = std::fs::remove_dir(dir);
 }
 
 /// Serves the files of a directory over HTTP until the test ends; returns the address.
