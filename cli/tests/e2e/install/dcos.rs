@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::nothing_is_left;
 use super::site::{PORTS, Site, finished, free_ports, kubectl_with, ready_container};
+use crate::support::processes::Process;
 use crate::support::{Cluster, Running};
 
 /// Seconds. From a call to everything that follows from it.
@@ -138,7 +139,16 @@ fn nested(options: &[(String, Value)]) -> Value {
 fn the_package_is_installed_hurt_changed_and_removed_through_cosmos() {
     let cluster = Cluster::prepare(&[]);
     let ports = free_ports(std::net::Ipv4Addr::UNSPECIFIED.into(), PORTS.len());
-    let site = Site::start_offering(&cluster, &ports);
+    let images = cluster.dir().join("images");
+    let build = [
+        "images",
+        "build",
+        images.to_str().unwrap(),
+        "k8sm-executor",
+        "--no-compress",
+    ];
+    finished(cluster.command(&build), &build);
+    let site = Site::start_offering(&cluster, &ports, &images);
     let dcos = Dcos::start(&cluster, &site);
     let mut options: Vec<(String, Value)> = PORTS
         .iter()
@@ -166,6 +176,8 @@ fn the_package_is_installed_hurt_changed_and_removed_through_cosmos() {
         ("marathon.backoff".to_owned(), json!(1)),
         ("marathon.url".to_owned(), json!(site.marathon)),
         ("mesos.master".to_owned(), json!(site.master)),
+        ("images.executor".to_owned(), json!("image")),
+        ("images.repository".to_owned(), json!("k8s.mesosphere.io")),
     ]);
 
     let repository = json!({"name": "k8sm", "uri": dcos.repository, "index": 0});
@@ -192,6 +204,14 @@ fn the_package_is_installed_hurt_changed_and_removed_through_cosmos() {
     let container = || ready_container(&kubectl(&["get", "pod", "stays", "-o", "json"]).ok()?);
     cluster.wait("the pod is ready", PATIENCE, || container().is_some());
     let pod = container();
+
+    let from_image = |p: &&Process| p.has("MESOS_SANDBOX", "/mnt/mesos/sandbox");
+    let processes = cluster.processes();
+    let executor = processes.iter().filter(from_image);
+    let executor: Vec<_> = executor
+        .filter(|p| p.program() == "k8sm-executor")
+        .collect();
+    assert!(!executor.is_empty(), "the node's executor is its image");
 
     // The one app is killed: it finds its siblings as they are and takes the framework up again.
     let others = || {

@@ -31,17 +31,21 @@ impl Site {
     /// One agent in the machine's own network, and a Marathon that has secrets; or several agents
     /// with namespaces of their own, and a Marathon that can reserve.
     pub fn start(cluster: &Cluster, agents: usize) -> Self {
-        Self::begin(cluster, agents, None)
+        Self::begin(cluster, agents, Vec::new())
     }
 
-    /// One agent in the machine's own network that offers these ports, beside nodes'.
-    pub fn start_offering(cluster: &Cluster, ports: &[u16]) -> Self {
+    /// One agent in the machine's own network that offers these ports, beside nodes', and has the
+    /// images of a folder.
+    pub fn start_offering(cluster: &Cluster, ports: &[u16], images: &Path) -> Self {
         let ports: String = ports.iter().map(|port| format!("{port}-{port},")).collect();
-        let resources = format!("mem:6144;disk:20480;ports:[{ports}31000-32000]");
-        Self::begin(cluster, 1, Some(resources))
+        let flags = vec![
+            format!("--resources=mem:6144;disk:20480;ports:[{ports}31000-32000]"),
+            format!("--docker-registry={}", images.display()),
+        ];
+        Self::begin(cluster, 1, flags)
     }
 
-    fn begin(cluster: &Cluster, agents: usize, resources: Option<String>) -> Self {
+    fn begin(cluster: &Cluster, agents: usize, flags: Vec<String>) -> Self {
         let work_dir = cluster.dir().join("mesos");
         let dir = |name: &str| work_dir.join(name).display().to_string();
         let several = agents > 1;
@@ -83,7 +87,7 @@ impl Site {
                 format!("--cgroups-root={}", site.cgroups()),
                 format!("--secrets-dir={}", cluster.dir().join("secrets").display()),
             ];
-            agent.extend(resources.map(|it| format!("--resources={it}")));
+            agent.extend(flags);
             let master = start(cluster, "master", &["mesos", "master"], &master);
             let agent = start(cluster, "agent", &["mesos", "agent"], &agent);
             site.mesos = vec![agent, master];
