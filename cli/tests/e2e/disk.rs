@@ -15,8 +15,10 @@ const PRESSURE_ENDS: u64 = 180;
 
 #[test]
 fn without_space_it_is_said_and_with_space_it_goes_on() {
+    // Ends after the cluster, whose logs lie on it.
+    let disk;
     let cluster = Cluster::prepare(&["--agents=1", "--mesos-port=0"]);
-    let disk = Disk::mount(cluster.dir(), "512m");
+    disk = Disk::mount(cluster.dir(), "512m");
     cluster.write_images();
     up_says_how_much_is_missing(&cluster);
     disk.resize("6g");
@@ -64,6 +66,10 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+        if std::thread::panicking() {
+            // The cluster went before and could not remove it.
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
     }
 }
 

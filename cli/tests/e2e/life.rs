@@ -1,10 +1,12 @@
 //! The life of an instance: interrupted, repeated, stopped, started, killed whole, damaged,
 //! removed. And what `up` refuses before it changes anything.
 
+use std::io::Read as _;
 use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 
 use nix::sys::signal::Signal;
 
@@ -37,15 +39,25 @@ fn an_instance_survives_interrupts_stops_and_the_death_of_everything() {
 fn up_is_interrupted_and_goes_on(cluster: &Cluster) {
     let state = cluster.dir().join("state");
     let etcd = state.join("etcd/member");
-    for reached in [state.join("settings.json"), etcd] {
+    // What the first one has started goes on, so the second one is there once it says something.
+    for (reached, speaks) in [(state.join("settings.json"), false), (etcd, true)] {
         let mut up = Running(
             up_as_caller(cluster)
                 .stderr(Stdio::piped())
                 .spawn()
                 .unwrap(),
         );
+        let mut errors = up.0.stderr.take().unwrap();
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&said);
+        let reader = std::thread::spawn(move || {
+            let mut some = [0; 1024];
+            while let Ok(length @ 1..) = errors.read(&mut some) {
+                heard.lock().unwrap().extend_from_slice(&some[..length]);
+            }
+        });
         cluster.wait(&format!("{} is there", reached.display()), 120, || {
-            reached.exists()
+            reached.exists() && (!speaks || !said.lock().unwrap().is_empty())
         });
         let pid = nix::unistd::Pid::from_raw(up.0.id().cast_signed());
         nix::sys::signal::kill(pid, Signal::SIGINT).unwrap();
@@ -55,8 +67,9 @@ fn up_is_interrupted_and_goes_on(cluster: &Cluster) {
             code.is_some()
         });
         assert_eq!(code.unwrap().code(), Some(INTERRUPTED));
-        let mut said = String::new();
-        std::io::Read::read_to_string(&mut up.0.stderr.take().unwrap(), &mut said).unwrap();
+        // The supervisor has its own standard error, so this one ends with `up`.
+        reader.join().unwrap();
+        let said = String::from_utf8_lossy(&said.lock().unwrap()).into_owned();
         assert!(said.contains("run the same command again"), "{said}");
     }
     let output = up_as_caller(cluster).output().unwrap();

@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 
 use super::nothing_is_left;
 use super::site::{PORTS, Site, finished, free_ports, kubectl_with, ready_container};
-use crate::support::processes::Process;
 use crate::support::{Cluster, Running};
 
 /// Seconds. From a call to everything that follows from it.
@@ -205,13 +204,11 @@ fn the_package_is_installed_hurt_changed_and_removed_through_cosmos() {
     cluster.wait("the pod is ready", PATIENCE, || container().is_some());
     let pod = container();
 
-    let from_image = |p: &&Process| p.has("MESOS_SANDBOX", "/mnt/mesos/sandbox");
-    let processes = cluster.processes();
-    let executor = processes.iter().filter(from_image);
-    let executor: Vec<_> = executor
-        .filter(|p| p.program() == "k8sm-executor")
-        .collect();
-    assert!(!executor.is_empty(), "the node's executor is its image");
+    let executors = site.executors();
+    assert!(
+        executors.contains("k8s.mesosphere.io/k8sm-executor:"),
+        "the node's executor: {executors}"
+    );
 
     // The one app is killed: it finds its siblings as they are and takes the framework up again.
     let others = || {

@@ -148,6 +148,25 @@ impl Site {
         mesos_state_of(&format!("http://{}", self.master), true)
     }
 
+    /// What Mesos says of its executors, as text.
+    pub fn executors(&self) -> String {
+        let output = Command::new("curl")
+            .args([
+                "-fsS",
+                "--max-time",
+                "10",
+                "-HContent-Type: application/json",
+            ])
+            .args([
+                "-HAccept: application/json",
+                "-d{\"type\": \"GET_EXECUTORS\"}",
+            ])
+            .arg(format!("http://{}/api/v1", self.master))
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     /// Versions of apps, by id.
     pub fn apps(&self) -> BTreeMap<String, String> {
         let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();

@@ -103,8 +103,17 @@ impl Core {
             _ => None,
         };
         if let Some(message) = refused {
+            let ended = f
+                .executors
+                .get(&executor)
+                .is_some_and(|e| e.state == ExecutorState::Terminated);
             for task in &task_ids {
                 self.drop_task(now, &framework, &executor, task, message);
+            }
+            if launch_executor && ended && !command_task {
+                // The master had heard of its end before it sent this, and now has it in its books
+                // again. One that still lives is reported when it ends.
+                self.executor_exited(&framework, &executor, -1);
             }
             self.remove_framework_if_idle(&framework);
             return;
@@ -168,6 +177,15 @@ impl Core {
             });
         }
         self.effects.push(Effect::Launch(Box::new(launch)));
+    }
+
+    fn executor_exited(&mut self, framework: &FrameworkId, executor: &ExecutorId, status: i32) {
+        let exited = protocol::ExitedExecutor {
+            framework_id: framework.to_pb(),
+            executor_id: executor.to_pb(),
+            status,
+        };
+        self.send(protocol::from_agent::Message::ExitedExecutor(exited));
     }
 
     fn drop_task(
@@ -487,12 +505,8 @@ impl Core {
             self.effects.push(Effect::Close(stream));
         }
         if !command_task {
-            let exited = protocol::ExitedExecutor {
-                framework_id: framework.to_pb(),
-                executor_id: executor.to_pb(),
-                status: termination.status.unwrap_or(-1),
-            };
-            self.send(protocol::from_agent::Message::ExitedExecutor(exited));
+            let status = termination.status.unwrap_or(-1);
+            self.executor_exited(&framework, &executor, status);
         }
         if terminating {
             self.remove_executor(&framework, &executor);

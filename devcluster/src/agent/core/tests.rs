@@ -447,6 +447,22 @@ fn what_master_and_agent_disagree_on_drops_the_task_with_the_reason() {
 }
 
 #[test]
+fn an_executor_that_ended_before_it_was_launched_again_is_reported_again() {
+    let mut f = Fixture::running("e1");
+    let container = f.container("e1");
+    f.ended(&container, Some(0), None);
+    f.seen();
+    // The first update of `t1` still waits, so the executor is remembered.
+    f.run("t2", Some("e1"), true);
+    let seen = f.seen();
+    assert!(
+        seen.iter().any(|l| l.starts_with("send t2 TASK_DROPPED")),
+        "{seen:?}"
+    );
+    assert!(seen.contains(&"send exited e1 -1".to_owned()), "{seen:?}");
+}
+
+#[test]
 fn calls_of_strangers_are_refused_in_mesos_words() {
     let mut f = Fixture::running("e1");
     assert_eq!(f.subscribe("e9", &[]), Err(Refusal::NoExecutor));
