@@ -66,6 +66,16 @@ fn start(dir: &Path, name: &str, args: &[String]) -> Result<Running> {
     Ok(Running(child))
 }
 
+fn serve(artifacts: &str, listen: &str) -> Result<Running> {
+    let child = Command::new(program())
+        .args(["artifacts", "serve", artifacts, "--listen", listen])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    Ok(Running(child))
+}
+
 fn free_port() -> Result<u16> {
     Ok(std::net::TcpListener::bind("0.0.0.0:0")?
         .local_addr()?
@@ -111,6 +121,12 @@ impl Site {
         let info = format!("{}/v2/info", site.marathon);
         wait("Marathon", async || get(&info).await.is_some()).await?;
         Ok(site)
+    }
+
+    /// The machine's address that agents reach.
+    fn host(&self) -> &str {
+        let address = self.marathon.trim_start_matches("http://");
+        address.split(':').next().unwrap_or(address)
     }
 
     fn k8sm(&self, args: &[&str]) -> Result<()> {
@@ -162,7 +178,11 @@ pub async fn measure() -> Result<Vec<Row>> {
         format!("--artifacts={artifacts}"),
     );
     let dir = |name: &str| site.folder.path().join(name).display().to_string();
-    let listen = format!("--serve-listen=0.0.0.0:{}", free_port()?);
+    // Until the end: an app that is killed may come up on an agent that has fetched nothing yet.
+    let host = site.host();
+    let listen = format!("{host}:{}", free_port()?);
+    let _server = serve(&artifacts, &listen)?;
+    let listen = format!("--artifacts-url=http://{listen}");
     let mut sets = vec![
         format!("--set=etcd.host_path={}", dir("etcd")),
         format!("--set=nodes.data_dir={}", dir("node")),
@@ -181,7 +201,6 @@ pub async fn measure() -> Result<Vec<Row>> {
         "install",
         &marathon,
         &path,
-        "--serve",
         &listen,
         "--yes",
         "--quiet",
