@@ -30,7 +30,7 @@ impl ApiServer {
         std::fs::write(file("server.crt"), certificate).unwrap();
         std::fs::write(file("server.key"), key).unwrap();
         std::fs::write(file("server.pub"), public).unwrap();
-        std::fs::write(file("tokens.csv"), "bench,bench,bench\n").unwrap();
+        std::fs::write(file("tokens.csv"), "bench,bench,bench,system:masters\n").unwrap();
         let start = |program: &str, args: &[String]| {
             let log = std::fs::File::create(file(&format!("{program}.log"))).unwrap();
             Command::new(bin.join(program))
@@ -63,7 +63,8 @@ impl ApiServer {
                 "--tls-cert-file=server.crt".to_owned(),
                 "--tls-private-key-file=server.key".to_owned(),
                 "--token-auth-file=tokens.csv".to_owned(),
-                "--authorization-mode=AlwaysAllow".to_owned(),
+                // With AlwaysAllow nobody may be anonymous, as those are who ask for its health.
+                "--authorization-mode=RBAC".to_owned(),
                 "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
                 "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
                 "--service-account-key-file=server.pub".to_owned(),
