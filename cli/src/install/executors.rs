@@ -1,6 +1,5 @@
 //! Executors that are still ending: after a TEARDOWN the master knows nothing of a framework any
-//! more, while its executors have their grace on the agents. What does not answer is left out:
-//! agents may want credentials that nobody has here, or be away.
+//! more, while its executors have their grace on the agents.
 
 use std::time::Duration;
 
@@ -8,6 +7,7 @@ use futures::StreamExt as _;
 use serde_json::Value;
 
 use super::Site;
+use super::agents::Agents;
 
 /// How long an agent may take.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -21,20 +21,12 @@ pub(super) async fn agents_with(site: &Site, framework: &str) -> Vec<String> {
     let Ok(agents) = site.mesos.endpoints().await else {
         return Vec::new();
     };
-    let Ok(client) = crate::http::client(None, PATIENCE) else {
+    let Some(client) = Agents::new(PATIENCE) else {
         return Vec::new();
     };
-    let asked = agents.into_iter().map(|(host, endpoint)| {
-        let request = client.get(format!("http://{endpoint}/state"));
-        let request = match super::mesos_view::password() {
-            Some((principal, secret)) => request.basic_auth(principal, Some(secret)),
-            None => request,
-        };
-        async move {
-            let answer = request.send().await.ok()?.error_for_status().ok()?;
-            let state: Value = answer.json().await.ok()?;
-            has(&state, framework).then_some(host)
-        }
+    let asked = agents.into_iter().map(async |(host, endpoint)| {
+        let state = client.get(&endpoint, "/state").await?;
+        has(&state, framework).then_some(host)
     });
     let found = futures::stream::iter(asked)
         .buffer_unordered(AT_A_TIME)

@@ -17,6 +17,7 @@
 //! | [`etcd`] | snapshots and health by etcdctl |
 
 pub mod actions;
+mod agents;
 pub mod etcd;
 mod executors;
 pub mod keys;

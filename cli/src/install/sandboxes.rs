@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Site;
+use super::agents::Agents;
 
 /// How long an agent may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -49,25 +50,15 @@ pub async fn words(site: &Site, name: &str, bytes: u64) -> BTreeMap<String, Stri
 async fn end_of(site: &Site, host: &str, task: &str, bytes: u64) -> Option<String> {
     let agents = site.mesos.endpoints().await.ok()?;
     let (_, endpoint) = agents.into_iter().find(|(name, _)| name == host)?;
-    let client = crate::http::client(None, PATIENCE).ok()?;
-    let get = |path: String| {
-        let request = client.get(format!("http://{endpoint}{path}"));
-        let request = match super::mesos_view::password() {
-            Some((principal, secret)) => request.basic_auth(principal, Some(secret)),
-            None => request,
-        };
-        async move {
-            let answer = request.send().await.ok()?.error_for_status().ok()?;
-            answer.json::<Value>().await.ok()
-        }
-    };
-    let directory = directory(&get("/state".to_owned()).await?, task)?;
+    let client = Agents::new(PATIENCE)?;
+    let get = async |path: &str| client.get(&endpoint, path).await;
+    let directory = directory(&get("/state").await?, task)?;
     let path: String = form(&format!("{directory}/{FILE}"));
     // Without an offset the agent says how long the file is.
-    let about = get(format!("/files/read?path={path}&offset=-1")).await?;
+    let about = get(&format!("/files/read?path={path}&offset=-1")).await?;
     let from = about["offset"].as_u64()?.saturating_sub(bytes);
     let read = format!("/files/read?path={path}&offset={from}&length={bytes}");
-    let text = get(read).await?["data"].as_str()?.to_owned();
+    let text = get(&read).await?["data"].as_str()?.to_owned();
     // A line that is cut says less than none.
     let whole = match from {
         0 => text.as_str(),

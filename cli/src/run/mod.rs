@@ -151,10 +151,7 @@ pub enum Error {
 
 /// Runs the app of a DC/OS package, which is told its options by arguments.
 pub fn run_package(args: &[String]) -> Result<ExitCode, Error> {
-    // The one thread: the kernel takes it for the parent of the children.
-    crate::runtime::runtime()
-        .map_err(Error::Runtime)?
-        .block_on(crate::siblings::run(args))
+    runtime()?.block_on(crate::siblings::run(args))
 }
 
 /// Looks at this agent, and says over HTTP what there is.
@@ -162,7 +159,6 @@ pub fn run_probe() -> Result<ExitCode, Error> {
     runtime()?.block_on(probe::run())
 }
 
-/// One thread: the kernel takes it for the parent of the children.
 fn runtime() -> Result<tokio::runtime::Runtime, Error> {
     crate::runtime::runtime().map_err(Error::Runtime)
 }

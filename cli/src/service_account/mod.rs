@@ -12,6 +12,8 @@ use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+pub use renewal::keep;
+
 /// How long a login's own token is good.
 const LOGIN_SECONDS: u64 = 300;
 /// How long a token is taken to be good that does not say.
@@ -36,7 +38,7 @@ pub enum Error {
         reason: String,
     },
     /// The file that others read the token from. Worth a retry.
-    #[error("write the token to {path}: {reason}")]
+    #[error("write the token to {path}: {reason}", path = .path.display())]
     Write {
         /// The file.
         path: std::path::PathBuf,
@@ -54,8 +56,6 @@ pub enum Error {
         reason: String,
     },
 }
-
-pub use renewal::keep;
 
 /// A service account.
 #[derive(Deserialize)]

@@ -268,9 +268,8 @@ async fn tell(events: &mpsc::Sender<LinkEvent>, event: LinkEvent) -> Result<(), 
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use std::future::IntoFuture as _;
+    use std::sync::Arc;
 
     use axum::Router;
     use axum::body::Body;

@@ -133,7 +133,7 @@ impl LocalAgent {
                     config: &self.config,
                     address: self.address,
                     started: self.started,
-                    connected: self.master.is_some(),
+                    connected: self.core.is_connected(),
                     master: self.master.as_ref(),
                     counters: Counters::default(),
                 });

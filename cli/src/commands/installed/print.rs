@@ -31,7 +31,8 @@ pub fn result(
     let value = json!({
         "cluster": record.name,
         "phase": phase,
-        "kubeconfig": home.kubeconfig(),
+        // One that was removed has none.
+        "kubeconfig": Some(home.kubeconfig()).filter(|path| path.exists()),
         "steps": steps,
     });
     let text = shaped(shape, &value, String::new);

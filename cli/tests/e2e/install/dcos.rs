@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use super::nothing_is_left;
-use super::site::{PORTS, Site, finished, free_ports, kubectl_with, ready_container};
+use super::site::{LITTLE, PORTS, Site, finished, free_ports, kubectl_with, ready_container};
 use crate::support::{Cluster, Running};
 
 /// Seconds. From a call to everything that follows from it.
@@ -154,16 +154,7 @@ fn the_package_is_installed_hurt_changed_and_removed_through_cosmos() {
         .zip(&ports)
         .map(|(name, port)| ((*name).to_owned(), json!(port)))
         .collect();
-    // Agents may not offer more than the machine has, which may be little.
-    for app in [
-        "etcd",
-        "apiserver",
-        "controller_manager",
-        "framework",
-        "proxy",
-    ] {
-        options.push((format!("{app}.cpus"), json!(0.1)));
-    }
+    options.extend(LITTLE.map(|option| (option.to_owned(), json!(0.1))));
     let dir = |name: &str| json!(cluster.dir().join(name));
     options.extend([
         ("etcd.count".to_owned(), json!(1)),

@@ -360,6 +360,15 @@ pub const PORTS: [&str; 12] = [
     "framework.port",
 ];
 
+/// What each app takes of the machine: agents may not offer more than it has, which may be little.
+pub const LITTLE: [&str; 5] = [
+    "etcd.cpus",
+    "apiserver.cpus",
+    "controller_manager.cpus",
+    "framework.cpus",
+    "proxy.cpus",
+];
+
 /// An installation, whose record is in a folder of the test's.
 pub struct Installed<'a> {
     pub cluster: &'a Cluster,
@@ -384,16 +393,7 @@ impl<'a> Installed<'a> {
             "--set=marathon.backoff=1".to_owned(),
             "--set=nodes.min=1".to_owned(),
         ];
-        // Agents may not offer more than the machine has, which may be little.
-        for app in [
-            "etcd",
-            "apiserver",
-            "controller_manager",
-            "framework",
-            "proxy",
-        ] {
-            args.push(format!("--set={app}.cpus=0.1"));
-        }
+        args.extend(LITTLE.map(|option| format!("--set={option}=0.1")));
         if site.agents == 1 {
             args.push("--set=marathon.require_ports=false".to_owned());
             let named = PORTS.iter().zip(&ports);

@@ -121,13 +121,7 @@ pub(crate) fn operation(path: &str, body: &[u8]) -> Result<pb::master::Call, Str
     };
     let text = field(name)?;
     let wrong = |why: String| format!("Error in parsing '{name}' query parameter: {why}");
-    let list: Vec<serde_json::Value> =
-        serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
-    let resources = list
-        .iter()
-        .map(mesos::codec::from_json::<pb::Resource>)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|e| wrong(e.to_string()))?;
+    let resources = list_of(text.as_bytes(), mesos::codec::from_json).map_err(wrong)?;
     let mut call = pb::master::Call::default();
     let kind = match path {
         "/reserve" => {
@@ -164,16 +158,23 @@ pub(crate) fn operation(path: &str, body: &[u8]) -> Result<pb::master::Call, Str
     Ok(call)
 }
 
+/// A list of messages, written as JSON.
+fn list_of<M>(
+    text: &[u8],
+    read: impl Fn(&Value) -> Result<M, mesos::codec::DecodeError>,
+) -> Result<Vec<M>, String> {
+    let list: Vec<Value> = serde_json::from_slice(text).map_err(|e| e.to_string())?;
+    list.iter()
+        .map(read)
+        .collect::<Result<_, _>>()
+        .map_err(|e| e.to_string())
+}
+
 /// The operator's call that a list of machines to `/machine/down` or `/machine/up` stands for.
 pub(crate) fn machines(path: &str, body: &[u8]) -> Result<pb::master::Call, String> {
     use pb::master::call::{self, Type};
     let wrong = |why: String| format!("Failed to parse the list of machines: {why}");
-    let list: Vec<Value> = serde_json::from_slice(body).map_err(|e| wrong(e.to_string()))?;
-    let machines = list
-        .iter()
-        .map(mesos::codec::from_json::<pb::MachineId>)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|e| wrong(e.to_string()))?;
+    let machines = list_of(body, mesos::codec::from_json).map_err(wrong)?;
     let mut call = pb::master::Call::default();
     let kind = match path {
         "/machine/down" => {
