@@ -1,8 +1,37 @@
 //! Data for tests, of this crate and of those that use it (feature `testing`).
 
+use std::hash::{BuildHasher, RandomState};
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering};
+
 use crate::node::{
     Allocatable, ClusterConfig, NodeConfig, NodeOptions, NodePorts, Overhead, Payload,
 };
+
+/// Where [`free_port`] looks: not among the kernel's own choices for outgoing connections
+/// (from 32768, `net.ipv4.ip_local_port_range`), nor in what agents offer (from 31000).
+const PORTS: std::ops::Range<u16> = 10_000..31_000;
+
+/// A port on which nothing listens now, and that this process is told of only once (until all
+/// were tried). Port 0 would give one that any outgoing connection may take before, or between
+/// two runs of, the program that is to listen there.
+///
+/// # Panics
+///
+/// When every port is taken.
+pub fn free_port() -> u16 {
+    static NEXT: OnceLock<AtomicU16> = OnceLock::new();
+    let next = NEXT.get_or_init(|| {
+        // Processes beside this one begin elsewhere.
+        AtomicU16::new((RandomState::new().hash_one(0) % u64::from(u16::MAX)) as u16)
+    });
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok();
+    PORTS
+        .map(|_| PORTS.start + next.fetch_add(1, Ordering::Relaxed) % PORTS.len() as u16)
+        .find(is_free)
+        .expect("a port is free")
+}
 
 /// An ordinary node.
 pub fn node_config() -> NodeConfig {

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use seam::testing::free_port;
 use serde_json::Value;
 
 use crate::table::Row;
@@ -76,12 +77,6 @@ fn serve(artifacts: &str, listen: &str) -> Result<Running> {
     Ok(Running(child))
 }
 
-fn free_port() -> Result<u16> {
-    Ok(std::net::TcpListener::bind("0.0.0.0:0")?
-        .local_addr()?
-        .port())
-}
-
 impl Site {
     async fn start() -> Result<Self> {
         let folder = tempfile::Builder::new()
@@ -89,7 +84,7 @@ impl Site {
             .tempdir_in("/var/tmp")?;
         let dir = folder.path();
         let net = format!("10.191.{}", std::process::id() % 250);
-        let (master, marathon) = (free_port()?, free_port()?);
+        let (master, marathon) = (free_port(), free_port());
         let mesos = [
             "mesos".to_owned(),
             "--agents=3".to_owned(),
@@ -180,7 +175,7 @@ pub async fn measure() -> Result<Vec<Row>> {
     let dir = |name: &str| site.folder.path().join(name).display().to_string();
     // Until the end: an app that is killed may come up on an agent that has fetched nothing yet.
     let host = site.host();
-    let listen = format!("{host}:{}", free_port()?);
+    let listen = format!("{host}:{}", free_port());
     let _server = serve(&artifacts, &listen)?;
     let listen = format!("--artifacts-url=http://{listen}");
     let mut sets = vec![

@@ -1,7 +1,6 @@
 //! Programs that tests start, and what they leave.
 
 use std::ffi::OsStr;
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -72,11 +71,7 @@ pub fn build(dir: &Path, names: &[&str], more: &[&str]) {
     run(&k8sm(), args.chain([upstream.as_str()]));
 }
 
-/// A port that is free now.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap().port()
-}
+pub use seam::testing::free_port;
 
 /// A process that ends with the test.
 pub struct Running {

@@ -119,8 +119,4 @@ pub async fn eventually<T>(
     }
 }
 
-/// A port that nobody has now.
-pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
+pub use seam::testing::free_port;

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::future::Future;
 use std::io::ErrorKind;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,6 +10,7 @@ use std::time::{Duration, Instant};
 use framework::kube::client;
 use kube::Client;
 use packaging::kubeconfig::{Kubeconfig, Source};
+use seam::testing::free_port;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -111,7 +111,7 @@ async fn try_start(binaries: &Path) -> Result<Cluster, String> {
     std::fs::write(path.join("sa.key"), sa_key).unwrap();
     std::fs::write(path.join("sa.pub"), sa_public).unwrap();
 
-    let [etcd_port, peer_port, api_port] = free_ports();
+    let [etcd_port, peer_port, api_port] = [(); 3].map(|()| free_port());
     let (etcd_url, peer_url) = (loopback("http", etcd_port), loopback("http", peer_port));
     let etcd = Process::start(
         "etcd",
@@ -368,11 +368,6 @@ fn args(list: &[(&str, &str)]) -> Vec<String> {
 
 fn loopback(scheme: &str, port: u16) -> String {
     format!("{scheme}://127.0.0.1:{port}")
-}
-
-fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    listeners.map(|l| l.local_addr().unwrap().port())
 }
 
 fn service_account_keys() -> (String, String) {

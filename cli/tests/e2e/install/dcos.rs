@@ -25,7 +25,7 @@ impl<'a> Dcos<'a> {
         let artifacts = cluster.dir().join("artifacts").display().to_string();
         let build = ["artifacts", "build", &artifacts];
         finished(cluster.command(&build), &build);
-        let ports = free_ports(site.address, 2);
+        let ports = free_ports(2);
         let at = |port: u16| format!("{}:{port}", site.address);
         let work_dir = cluster.dir().join("dcos").display().to_string();
         let start = |name: &str, args: &[&str]| {
@@ -137,7 +137,7 @@ fn nested(options: &[(String, Value)]) -> Value {
 #[test]
 fn the_package_is_installed_hurt_changed_and_removed_through_cosmos() {
     let cluster = Cluster::prepare(&[]);
-    let ports = free_ports(std::net::Ipv4Addr::UNSPECIFIED.into(), PORTS.len());
+    let ports = free_ports(PORTS.len());
     let images = cluster.dir().join("images");
     let build = [
         "images",

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use seam::testing::free_port;
 use serde_json::Value;
 
 use crate::support::{Cluster, Running, mesos_state_of};
@@ -54,8 +55,7 @@ impl Site {
             false => cli::preflight::facts::own_address().expect("the machine has an address"),
             true => format!("{subnet}.1").parse().unwrap(),
         };
-        // Several agents' bridge has its address only once it is there.
-        let ports = free_ports(std::net::Ipv4Addr::UNSPECIFIED.into(), 3);
+        let ports = free_ports(3);
         let mut site = Self {
             marathon_process: None,
             mesos: Vec::new(),
@@ -335,13 +335,8 @@ fn start(cluster: &Cluster, name: &str, words: &[&str], args: &[String]) -> Runn
     Running(child)
 }
 
-pub fn free_ports(address: IpAddr, count: usize) -> Vec<u16> {
-    let held: Vec<TcpListener> = (0..count)
-        .map(|_| TcpListener::bind((address, 0)).unwrap())
-        .collect();
-    held.iter()
-        .map(|l| l.local_addr().unwrap().port())
-        .collect()
+pub fn free_ports(count: usize) -> Vec<u16> {
+    (0..count).map(|_| free_port()).collect()
 }
 
 /// Options that name ports, all of which one agent in the machine's network has to have free.
@@ -380,7 +375,7 @@ pub struct Installed<'a> {
 impl<'a> Installed<'a> {
     /// Nothing is installed yet; `sets` are options.
     pub fn new(cluster: &'a Cluster, site: &'a Site, state: &'a str, sets: &[&str]) -> Self {
-        let ports = free_ports(site.address, PORTS.len() + 1);
+        let ports = free_ports(PORTS.len() + 1);
         let dir = |name: &str| cluster.dir().join(name).display().to_string();
         let mut args = vec![
             format!("--marathon={}", site.marathon),
@@ -550,10 +545,7 @@ pub fn finished(mut command: Command, what: &[&str]) -> String {
         output.status,
         String::from_utf8_lossy(&output.stdout),
     );
-    eprintln!(
-        "{what:?} took {:.1} s\n{said}",
-        begun.elapsed().as_secs_f64()
-    );
+    eprintln!("{what:?} took {:.1} s", begun.elapsed().as_secs_f64());
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
