@@ -15,7 +15,7 @@ help: ## this list
 
 up: setup-up release ## a whole cluster on this machine, with a pod running (AGENTS=3 for three nodes)
 	@$(K8SM) upstream build >/dev/null
-	@$(SUDO) $(K8SM) up --agents $(AGENTS) --upstream-dir "$$($(K8SM) upstream path)"
+	@$(SUDO) $(K8SM) up --marathon --agents $(AGENTS) --upstream-dir "$$($(K8SM) upstream path)"
 
 down: ## stops that cluster and removes everything of it
 	@$(SUDO) $(K8SM) down

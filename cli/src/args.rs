@@ -138,6 +138,11 @@ pub struct Up {
     /// than here, where every user of the machine sees it
     #[arg(long, value_name = "URL", env = "K8SM_MESOS", hide_env_values = true)]
     pub mesos: Option<String>,
+    /// Bring up a Marathon, too, and install the control plane as its apps, the way it is done in
+    /// production; without it this machine runs the control plane beside Mesos. What a cluster has
+    /// it keeps
+    #[arg(long, conflicts_with = "mesos")]
+    pub marathon: bool,
     /// What each agent offers, as Mesos writes it: cpus:2;mem:4096;disk:10240;ports:[31000-32000]
     /// [default: what the machine has]
     #[arg(

@@ -7,9 +7,11 @@ use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::SystemTime;
 
+use packaging::pki::{Certificate, Pki};
 use serde::Serialize;
 
 use crate::cluster::{self, prepare};
+use crate::install::{self, Home};
 use crate::instance::{self, Paths, Settings};
 use crate::supervise::logs;
 
@@ -36,6 +38,9 @@ pub enum Error {
     /// The certificates themselves.
     #[error(transparent)]
     Cluster(#[from] cluster::Error),
+    /// The record of an installation.
+    #[error(transparent)]
+    Install(#[from] install::Error),
     /// The renewal could not be started. Tried again at the next look.
     #[error("run {program} start: {source}")]
     Start {
@@ -48,10 +53,34 @@ pub enum Error {
 
 /// Certificates of the control plane that are due at a moment. Needs the right to read them.
 pub fn due(paths: &Paths, settings: &Settings, now: SystemTime) -> Result<Vec<Due>, Error> {
+    if settings.marathon.is_some() {
+        return due_installed(paths, settings, now);
+    }
     let control_plane = prepare::control_plane(paths, settings)?;
+    due_among(
+        &control_plane.pki,
+        &control_plane.certificate_plan().certificates(),
+        now,
+    )
+}
+
+/// The same where the control plane is Marathon apps.
+fn due_installed(paths: &Paths, settings: &Settings, now: SystemTime) -> Result<Vec<Due>, Error> {
+    let home = Home::new(Some(&paths.installed()), &settings.name)?;
+    // Before its record there is nothing to renew.
+    let Some(record) = home.read()? else {
+        return Ok(Vec::new());
+    };
+    let options = record.parsed_options()?;
+    let plan = install::keys::plan(&options, &record.choice)?;
+    let pki = Pki::new(home.pki()).with_life(options.pki.certificate_life());
+    due_among(&pki, &plan.certificates(), now)
+}
+
+fn due_among(pki: &Pki, certificates: &[Certificate], now: SystemTime) -> Result<Vec<Due>, Error> {
     let mut due = Vec::new();
-    for wanted in control_plane.certificate_plan().certificates() {
-        let reason = control_plane.pki.due(&wanted, now.into());
+    for wanted in certificates {
+        let reason = pki.due(wanted, now.into());
         if let Some(reason) = reason.map_err(cluster::Error::from)? {
             due.push(Due {
                 name: wanted.name.to_string(),
@@ -125,6 +154,7 @@ mod tests {
             absent_before: vec![],
             forwarding_before: None,
             front_door: None,
+            marathon: None,
             owner: (
                 nix::unistd::getuid().as_raw(),
                 nix::unistd::getgid().as_raw(),

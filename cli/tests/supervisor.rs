@@ -50,6 +50,7 @@ impl Instance {
             absent_before: vec![],
             forwarding_before: None,
             front_door: None,
+            marathon: None,
             owner: (0, 0),
         };
         settings.write(&paths).unwrap();

@@ -157,6 +157,10 @@ pub struct AgentArgs {
     /// How long sandboxes are kept after the end of their executors
     #[arg(long, value_name = "DURATION", default_value = "1weeks", value_parser = agent::duration::parse)]
     pub gc_delay: Duration,
+    /// How much of the disk shall be free, 0 to 1: the less there is, the earlier sandboxes of ended
+    /// executors are removed
+    #[arg(long, value_name = "PART", default_value_t = 0.1, value_parser = part)]
+    pub gc_disk_headroom: f64,
     /// Directory of the secrets that tasks may refer to, one file each
     #[arg(long, value_name = "DIR")]
     pub secrets_dir: Option<PathBuf>,
@@ -336,6 +340,14 @@ pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
 }
 
 /// Whom the master listens to, and what they may.
+/// A part of a whole, 0 to 1.
+fn part(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(part) if (0.0..=1.0).contains(&part) => Ok(part),
+        _ => Err("a number from 0 to 1 is wanted".to_owned()),
+    }
+}
+
 fn access(args: &MasterArgs) -> anyhow::Result<(Authentication, Acls)> {
     let authentication = match &args.credentials {
         None => Authentication::default(),
@@ -444,6 +456,7 @@ fn agent_config(args: &AgentArgs, line: &[OsString]) -> anyhow::Result<AgentConf
         executor_shutdown_grace_period: args.executor_shutdown_grace_period,
         recovery_timeout: args.recovery_timeout,
         gc_delay: args.gc_delay,
+        gc_disk_headroom: args.gc_disk_headroom,
         secrets_dir: args.secrets_dir.clone(),
         images,
         ..defaults

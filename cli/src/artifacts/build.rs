@@ -62,14 +62,14 @@ pub fn build(
     make_dir(&work, 0o755)?;
     let payload = prepare::payload_in(&work, &sources.images, &catalog)?;
 
-    let mut files: Vec<(&str, PathBuf, u32)> = Vec::new();
+    let mut files: Vec<(&str, PathBuf, Way)> = Vec::new();
     for name in OWN_PROGRAMS {
-        files.push((name, own.join(name), 0o755));
+        files.push((name, own.join(name), Way::Copy));
     }
     for name in CONTROL_PLANE_PROGRAMS {
-        files.push((name, catalog.upstream(name), 0o755));
+        files.push((name, catalog.upstream(name), Way::Copy));
     }
-    files.push((PAYLOAD, payload.path, PUBLIC));
+    files.push((PAYLOAD, payload.path, Way::Link));
 
     let mut origins: BTreeMap<String, Origin> = read_optional(&dir.join(ORIGINS))?
         .and_then(|bytes| serde_json::from_slice(&bytes).ok())
@@ -80,9 +80,9 @@ pub fn build(
         files: BTreeMap::new(),
         components: prepare::components(),
     };
-    for (name, source, mode) in files {
+    for (name, source, way) in files {
         on_file(name);
-        let origin = place(dir, name, &source, mode, origins.get(name))?;
+        let origin = place(dir, name, &source, way, origins.get(name))?;
         let entry = Entry {
             sha256: origin.sha256.clone(),
             size: origin.size,
@@ -102,7 +102,7 @@ fn place(
     dir: &Path,
     name: &str,
     source: &Path,
-    mode: u32,
+    way: Way,
     known: Option<&Origin>,
 ) -> Result<Origin, Error> {
     let metadata = match std::fs::metadata(source) {
@@ -128,7 +128,10 @@ fn place(
         return Ok(origin);
     }
     let temporary = dir.join(format!(".{name}.{}.tmp", std::process::id()));
-    let copied = copy(source, &temporary, mode);
+    let copied = match way {
+        Way::Copy => copy(source, &temporary, 0o755),
+        Way::Link => link(source, &temporary),
+    };
     if copied.is_err() {
         let _ = std::fs::remove_file(&temporary);
     }
@@ -138,6 +141,26 @@ fn place(
     let target = folder.join(name);
     std::fs::rename(&temporary, &target).map_err(Error::io("rename", &target))?;
     Ok(origin)
+}
+
+/// How a file gets into the directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// A program: its source may change at any time.
+    Copy,
+    /// Half a gigabyte that was made for this, and that nobody writes to again.
+    Link,
+}
+
+/// Gives a file a second name, and digests it. Where that cannot be, it is copied.
+fn link(source: &Path, target: &Path) -> Result<String, Error> {
+    if std::fs::hard_link(source, target).is_err() {
+        return copy(source, target, PUBLIC);
+    }
+    let file = File::open(target).map_err(Error::io("read", target))?;
+    let (digest, _) =
+        packaging::image::digest_reader(BufReader::new(file)).map_err(Error::io("read", target))?;
+    Ok(digest)
 }
 
 /// Copies and digests in one pass: what is served is exactly what was digested, also when the
@@ -186,17 +209,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let source = dir.path().join("program");
         std::fs::write(&source, "abc").unwrap();
-        let first = place(dir.path(), "etcd", &source, 0o755, None).unwrap();
+        let first = place(dir.path(), "etcd", &source, Way::Copy, None).unwrap();
         assert!(first.sha256.starts_with("ba7816bf"));
         let target = dir.path().join(&first.sha256).join("etcd");
         assert_eq!(std::fs::metadata(&target).unwrap().mode() & 0o777, 0o755);
         let inode = std::fs::metadata(&target).unwrap().ino();
-        let second = place(dir.path(), "etcd", &source, 0o755, Some(&first)).unwrap();
+        let second = place(dir.path(), "etcd", &source, Way::Copy, Some(&first)).unwrap();
         assert_eq!(first, second);
         assert_eq!(std::fs::metadata(&target).unwrap().ino(), inode);
         // A file that was removed is made again.
         std::fs::remove_file(&target).unwrap();
-        place(dir.path(), "etcd", &source, 0o755, Some(&first)).unwrap();
+        place(dir.path(), "etcd", &source, Way::Copy, Some(&first)).unwrap();
         assert!(target.is_file());
     }
 
@@ -204,7 +227,7 @@ mod tests {
     fn a_missing_program_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let missing = dir.path().join("k8sm-proxy");
-        let error = place(dir.path(), "k8sm-proxy", &missing, 0o755, None).unwrap_err();
+        let error = place(dir.path(), "k8sm-proxy", &missing, Way::Copy, None).unwrap_err();
         assert!(
             error.to_string().contains("k8sm-proxy is missing"),
             "{error}"

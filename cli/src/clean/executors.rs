@@ -1,4 +1,4 @@
-//! Ends an instance's executors in order: each stops its kubelet, then its containers with their
+//! Ends what an instance's agents run, in order. Executors: each stops its kubelet, then its containers with their
 //! grace, and cleans up after itself. One that does not manage that in time is killed.
 
 use std::path::PathBuf;
@@ -12,9 +12,23 @@ use crate::instance::Paths;
 use crate::procfs::{self, ProcessId};
 
 /// Asks every executor to end and waits. Returns whether all have.
-pub fn end(paths: &Paths, patience: Duration, mut on_wait: impl FnMut(usize)) -> bool {
+pub fn end(paths: &Paths, patience: Duration, on_wait: impl FnMut(usize)) -> bool {
+    end_program(paths, Own::Executor, patience, on_wait)
+}
+
+/// The same for a framework that is a task: it would start nodes again.
+pub fn end_framework(paths: &Paths, patience: Duration) -> bool {
+    end_program(paths, Own::Framework, patience, |_| ())
+}
+
+fn end_program(
+    paths: &Paths,
+    program: Own,
+    patience: Duration,
+    mut on_wait: impl FnMut(usize),
+) -> bool {
     let roots = cgroups::roots(paths);
-    let executors: Vec<ProcessId> = find(&roots);
+    let executors: Vec<ProcessId> = find(&roots, program);
     for executor in &executors {
         // It may have ended meanwhile.
         let _ = executor.signal(Signal::TERM);
@@ -37,21 +51,21 @@ pub fn end(paths: &Paths, patience: Duration, mut on_wait: impl FnMut(usize)) ->
     }
 }
 
-/// Executors in the agents' cgroups, their guards left out.
-fn find(roots: &[PathBuf]) -> Vec<ProcessId> {
+/// Processes of a program in the agents' cgroups, executors' guards left out.
+fn find(roots: &[PathBuf], program: Own) -> Vec<ProcessId> {
     roots
         .iter()
         .flat_map(|root| cgroups::processes(root))
         .collect::<std::collections::BTreeSet<u32>>()
         .into_iter()
         .filter(|pid| {
-            let is_executor = procfs::executable(*pid)
-                .and_then(|exe| Some(exe.file_name()? == Own::Executor.file_name()))
+            let is_it = procfs::executable(*pid)
+                .and_then(|exe| Some(exe.file_name()? == program.file_name()))
                 .unwrap_or(false);
             // Its helpers are the same program with a word first; it itself has only flags.
             let only_flags = procfs::command_line(*pid)
                 .is_some_and(|line| line.split(' ').nth(1).is_none_or(|w| w.starts_with('-')));
-            is_executor && only_flags
+            is_it && only_flags
         })
         .filter_map(ProcessId::of)
         .collect()

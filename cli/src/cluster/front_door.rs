@@ -104,6 +104,7 @@ mod tests {
                 legacy: 8080,
                 status: 10641,
             }),
+            marathon: None,
             owner: (0, 0),
         }
     }

@@ -9,13 +9,18 @@ use packaging::control_plane::{ControlPlane, Process, Readiness};
 use packaging::pki::{Authority, Name};
 
 use crate::catalog::{Catalog, Own};
-use crate::instance::{Mesos, Paths, Settings, without_password};
+use crate::instance::{MarathonPorts, Mesos, Paths, Settings, without_password};
 use crate::supervise::ProcessSpec;
 
 /// Name of the Mesos master's process.
 pub const MASTER: &str = "mesos-master";
 /// Name of the framework's process.
 pub const FRAMEWORK: &str = "framework";
+
+/// Name of Marathon's process.
+pub const MARATHON: &str = "marathon";
+/// Name of the process that serves what agents fetch.
+pub const ARTIFACTS: &str = "artifacts";
 
 /// Name of an agent's process.
 pub fn agent_name(number: u32) -> String {
@@ -143,6 +148,72 @@ pub fn mesos(paths: &Paths, settings: &Settings, program: &Path) -> Vec<ProcessS
         ));
     }
     processes
+}
+
+/// Marathon, and who serves the artifacts.
+pub fn marathon(
+    paths: &Paths,
+    settings: &Settings,
+    ports: MarathonPorts,
+    program: &Path,
+) -> Vec<ProcessSpec> {
+    let process = |name: &str, args: Vec<String>, port: u16, path: &str, after: Vec<String>| {
+        ProcessSpec {
+            name: name.to_owned(),
+            program: program.to_owned(),
+            args,
+            env: Vec::new(),
+            readiness: Readiness::Http {
+                address: SocketAddr::new(settings.address, port),
+                path: path.to_owned(),
+            },
+            after,
+            stop_seconds: 10,
+            fingerprint: String::new(),
+        }
+        .seal(&[])
+    };
+    let listen = |port| SocketAddr::new(settings.address, port);
+    vec![
+        process(
+            MARATHON,
+            vec![
+                "dev".to_owned(),
+                "marathon".to_owned(),
+                format!("--mesos={}", master_address(settings)),
+                format!("--listen={}", listen(ports.api)),
+                format!("--work-dir={}", paths.mesos().join("marathon").display()),
+            ],
+            ports.api,
+            "/ping",
+            vec![MASTER.to_owned()],
+        ),
+        process(
+            ARTIFACTS,
+            vec![
+                "artifacts".to_owned(),
+                "serve".to_owned(),
+                paths.artifacts().display().to_string(),
+                format!("--listen={}", listen(ports.artifacts)),
+            ],
+            ports.artifacts,
+            &format!("/{}", packaging::install::artifacts::FILE),
+            Vec::new(),
+        ),
+    ]
+}
+
+/// Marathon's address.
+pub fn marathon_url(settings: &Settings, ports: MarathonPorts) -> String {
+    format!("http://{}", SocketAddr::new(settings.address, ports.api))
+}
+
+/// Where agents fetch the artifacts.
+pub fn artifacts_url(settings: &Settings, ports: MarathonPorts) -> String {
+    format!(
+        "http://{}",
+        SocketAddr::new(settings.address, ports.artifacts)
+    )
 }
 
 /// Name of an agent in offers, and so of its node.

@@ -82,6 +82,9 @@ fn end_pods(
     let Some(settings) = settings else {
         return Ok(());
     };
+    if settings.marathon.is_some() {
+        return end_apps_pods(paths, settings, supervisor, progress);
+    }
     let existing = match &settings.mesos {
         Mesos::Own { .. } => None,
         Mesos::Existing { url } => Some(url),
@@ -119,6 +122,43 @@ fn end_pods(
         }
         return Ok(());
     }
+    let ended = clean::executors::end(paths, PODS_PATIENCE, |left| {
+        step.detail(&format!("{left} node(s) still stop their pods"));
+    });
+    step.done(if ended { "ended" } else { "some are killed" });
+    Ok(())
+}
+
+/// The same where the framework is one of Marathon's apps: Marathon, which would start it again,
+/// ends first.
+fn end_apps_pods(
+    paths: &Paths,
+    settings: &Settings,
+    supervisor: &Supervisor<'_>,
+    progress: &Progress,
+) -> Result<(), Error> {
+    if supervisor.process().is_none() {
+        return Ok(());
+    }
+    let mut step = progress.step("pods");
+    let mut spec = Spec::read(&paths.spec())
+        .map_err(supervise::client::Error::from)?
+        .unwrap_or_default();
+    spec.processes.retain(|p| p.name != processes::MARATHON);
+    spec.generation += 1;
+    supervisor.apply(&spec, &settings.id)?;
+    let runs = || {
+        let status = supervisor.status();
+        status.is_some_and(|s| {
+            s.of(processes::MARATHON)
+                .is_some_and(|report| report.pid.is_some())
+        })
+    };
+    let begun = Instant::now();
+    while runs() && begun.elapsed() < FRAMEWORK_PATIENCE {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    clean::executors::end_framework(paths, FRAMEWORK_PATIENCE);
     let ended = clean::executors::end(paths, PODS_PATIENCE, |left| {
         step.detail(&format!("{left} node(s) still stop their pods"));
     });

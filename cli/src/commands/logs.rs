@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::print;
 use crate::args::Logs;
+use crate::cluster::processes::FRAMEWORK;
 use crate::error::Error;
 use crate::instance::Paths;
 use crate::supervise::logs::tail;
@@ -58,9 +59,44 @@ fn find(paths: &Paths) -> BTreeMap<String, PathBuf> {
             }
         }
     }
+    for agent in children(&paths.mesos()) {
+        found.extend(tasks(&agent));
+    }
     // The control plane's names win.
     found.extend(logs_in(&paths.logs()));
     found
+}
+
+/// What the tasks of Marathon's apps say, by the last part of the app's id; the newest task counts.
+fn tasks(agent: &Path) -> Vec<(String, PathBuf)> {
+    let executors = children(&agent.join("work/slaves"))
+        .into_iter()
+        .flat_map(|slave| children(&slave.join("frameworks")))
+        .flat_map(|framework| children(&framework.join("executors")));
+    let mut logs: Vec<(SystemTime, String, PathBuf)> = executors
+        .filter_map(|executor| {
+            let name = app_of(executor.file_name()?.to_str()?)?;
+            Some((name, children(&executor.join("runs"))))
+        })
+        .flat_map(|(name, runs)| runs.into_iter().map(move |run| (name.clone(), run)))
+        .filter_map(|(name, run)| {
+            let log = run.join("stderr");
+            let written = std::fs::metadata(&log).ok()?.modified().ok()?;
+            Some((written, name, log))
+        })
+        .collect();
+    logs.sort();
+    logs.into_iter()
+        .map(|(_, name, path)| (name, path))
+        .collect()
+}
+
+/// `kubernetes-cp_etcd-0.instance-<uuid>._app.1` is a task of `etcd-0`; Mesos names a task's
+/// executor after it. The app outside of the group is the framework.
+fn app_of(task: &str) -> Option<String> {
+    let (app, _) = task.split_once(".instance-")?;
+    let name = app.rsplit_once('_').map_or(FRAMEWORK, |(_, name)| name);
+    Some(name.to_owned())
 }
 
 fn logs_in(dir: &Path) -> Vec<(String, PathBuf)> {
@@ -102,5 +138,18 @@ fn follow(path: &Path) -> Result<(), Error> {
             print(&String::from_utf8_lossy(&bytes))?;
         }
         std::thread::sleep(POLL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tasks_log_has_the_name_of_its_app() {
+        let app = |task| app_of(task).unwrap_or_default();
+        assert_eq!(app("kubernetes-cp_etcd-0.instance-5d._app.1"), "etcd-0");
+        assert_eq!(app("kubernetes.instance-5d._app.1"), "framework");
+        assert_eq!(app("k8sm-node-1"), "");
     }
 }

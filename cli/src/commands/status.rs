@@ -1,15 +1,17 @@
 //! `k8sm status`.
 
 use std::process::ExitCode;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
+use super::installed::{self, AppLine};
 use super::{print, runtime, table};
 use crate::args::StatusFormat;
 use crate::cluster::api::{Cluster, LEASE_AGE, node_address, node_is_ready};
 use crate::cluster::processes;
 use crate::error::{Error, ExitCode as Code};
+use crate::install::{self, Home};
 use crate::instance::{Paths, Settings};
 use crate::preflight::facts;
 use crate::procfs;
@@ -29,6 +31,10 @@ struct NodeLine {
     version: Option<String>,
 }
 
+/// How long the API server may take.
+const API_PATIENCE: Duration = Duration::from_secs(5);
+/// How long Marathon may take.
+const MARATHON_PATIENCE: Duration = Duration::from_secs(5);
 /// Less than this is a warning: etcd alone allocates its log in pieces of 64 MiB.
 const LITTLE_SPACE: u64 = 512 << 20;
 
@@ -41,25 +47,42 @@ pub fn run(paths: &Paths, format: StatusFormat) -> Result<ExitCode, Error> {
         Some(_) => supervisor.status().map(|s| s.processes).unwrap_or_default(),
         None => Vec::new(),
     };
-    let all_ready = !reports.is_empty() && reports.iter().all(|r| r.stage == Stage::Ready);
+    let apps = settings.marathon.map(|_| match &process {
+        Some(_) => apps(paths, &settings),
+        None => Ok(Vec::new()),
+    });
+    let apps_ready = apps
+        .as_ref()
+        .is_none_or(|apps| apps.as_ref().is_ok_and(|apps| installed::are_healthy(apps)));
+    let all_ready =
+        apps_ready && !reports.is_empty() && reports.iter().all(|r| r.stage == Stage::Ready);
     let orphans = match &process {
         Some(_) => 0,
         None => Records::new(paths.pids()).alive().len(),
     };
-    let nodes = nodes(paths, &reports);
+    let api_ready = match &apps {
+        Some(apps) => apps.as_ref().is_ok_and(|apps| api_server_is_healthy(apps)),
+        None => is_ready(&reports, "kube-apiserver"),
+    };
+    let nodes = match api_ready {
+        true => nodes(paths, &reports),
+        false => Err("the API server is not ready".to_owned()),
+    };
     // Only root may read them, and who cannot is told nothing.
     let due = renewal::due_now(paths).unwrap_or_default();
     let warnings = warnings(facts::space_free(paths.state()), paths, &due);
     let text = match format {
-        StatusFormat::Text => text(
-            paths,
-            &settings,
-            process.map(|p| p.pid),
-            orphans,
-            &reports,
-            &nodes,
-            &warnings,
-        ),
+        StatusFormat::Text => {
+            let found = Found {
+                supervisor: process.map(|p| p.pid),
+                orphans,
+                reports: &reports,
+                apps: apps.as_ref(),
+                nodes: &nodes,
+                warnings: &warnings,
+            };
+            text(paths, &settings, &found)
+        }
         StatusFormat::Json | StatusFormat::Yaml => {
             let (nodes, error) = match &nodes {
                 Ok(nodes) => (json!(nodes), None),
@@ -70,6 +93,8 @@ pub fn run(paths: &Paths, format: StatusFormat) -> Result<ExitCode, Error> {
                 "supervisor": process.map(|p| p.pid),
                 "ready": all_ready,
                 "processes": reports,
+                "apps": apps.as_ref().and_then(|apps| apps.as_ref().ok()),
+                "appsError": apps.as_ref().and_then(|apps| apps.as_ref().err()),
                 "nodes": nodes,
                 "nodesError": error,
                 "certificatesDue": due,
@@ -94,23 +119,52 @@ pub fn run(paths: &Paths, format: StatusFormat) -> Result<ExitCode, Error> {
     })
 }
 
-fn nodes(paths: &Paths, reports: &[Report]) -> Result<Vec<NodeLine>, String> {
-    let api_ready = reports
+fn is_ready(reports: &[Report], name: &str) -> bool {
+    reports
         .iter()
-        .any(|r| r.name == "kube-apiserver" && r.stage == Stage::Ready);
-    if !api_ready {
-        return Err("the API server is not ready".to_owned());
-    }
+        .any(|r| r.name == name && r.stage == Stage::Ready)
+}
+
+/// The apps that the control plane is.
+fn apps(paths: &Paths, settings: &Settings) -> Result<Vec<AppLine>, String> {
+    let ask = async {
+        let home = Home::new(Some(&paths.installed()), &settings.name)?;
+        let work = installed::apps(&home);
+        tokio::time::timeout(MARATHON_PATIENCE, work)
+            .await
+            .unwrap_or_else(|_| {
+                let seconds = MARATHON_PATIENCE.as_secs();
+                let text = format!("Marathon does not answer within {seconds} s");
+                Err(install::Error::State(text))
+            })
+    };
+    let runtime = runtime().map_err(|e| e.to_string())?;
+    runtime.block_on(ask).map_err(|e| e.to_string())
+}
+
+fn api_server_is_healthy(apps: &[AppLine]) -> bool {
+    apps.iter()
+        .any(|a| a.app.ends_with("/apiserver") && a.state == "healthy")
+}
+
+fn nodes(paths: &Paths, reports: &[Report]) -> Result<Vec<NodeLine>, String> {
     let since = heard_since(reports);
     let list = async {
         let cluster = Cluster::connect(&paths.kubeconfig()).await?;
         let heard = cluster.nodes_heard_since(since).await?;
         Ok::<_, crate::cluster::Error>((cluster.nodes().await?, heard))
     };
-    let (nodes, heard) = runtime()
-        .map_err(|e| e.to_string())?
-        .block_on(list)
-        .map_err(|e| e.to_string())?;
+    let runtime = runtime().map_err(|e| e.to_string())?;
+    let list = async { tokio::time::timeout(API_PATIENCE, list).await };
+    let (nodes, heard) = match runtime.block_on(list) {
+        Ok(listed) => listed.map_err(|e| e.to_string())?,
+        Err(_) => {
+            return Err(format!(
+                "the API server does not answer within {} s",
+                API_PATIENCE.as_secs()
+            ));
+        }
+    };
     Ok(nodes
         .into_iter()
         .map(|node| {
@@ -166,15 +220,28 @@ fn warnings(space_free: u64, paths: &Paths, due: &[Due]) -> Vec<String> {
     warnings
 }
 
-fn text(
-    paths: &Paths,
-    settings: &Settings,
+/// What was found.
+struct Found<'a> {
+    /// Its process.
     supervisor: Option<u32>,
+    /// How many of its processes run without it.
     orphans: usize,
-    reports: &[Report],
-    nodes: &Result<Vec<NodeLine>, String>,
-    warnings: &[String],
-) -> String {
+    reports: &'a [Report],
+    /// The control plane, where it is apps of Marathon's.
+    apps: Option<&'a Result<Vec<AppLine>, String>>,
+    nodes: &'a Result<Vec<NodeLine>, String>,
+    warnings: &'a [String],
+}
+
+fn text(paths: &Paths, settings: &Settings, found: &Found<'_>) -> String {
+    let &Found {
+        supervisor,
+        orphans,
+        reports,
+        apps,
+        nodes,
+        warnings,
+    } = found;
     let mut text = match supervisor {
         Some(pid) => format!("cluster {} (supervisor: pid {pid})\n\n", settings.name),
         None if orphans > 0 => format!(
@@ -204,6 +271,13 @@ fn text(
             &rows,
         ));
         text.push('\n');
+    }
+    match apps {
+        Some(Ok(apps)) if supervisor.is_some() => {
+            text.push_str(&format!("{}\n", installed::app_table(apps)));
+        }
+        Some(Err(error)) => text.push_str(&format!("apps: {error}\n\n")),
+        Some(Ok(_)) | None => {}
     }
     match nodes {
         Ok(nodes) if nodes.is_empty() => {
@@ -283,6 +357,7 @@ mod tests {
             absent_before: vec![],
             forwarding_before: None,
             front_door: None,
+            marathon: None,
             owner: (0, 0),
         };
         let report = |name: &str, stage, pid, error: Option<&str>| Report {
@@ -313,18 +388,35 @@ mod tests {
             reason: "it would expire in 100 days".to_owned(),
         }];
         let warnings = warnings(3 << 20, &paths, &due);
+        let apps = Ok(vec![AppLine {
+            app: "/kubernetes".to_owned(),
+            state: "healthy",
+            instances: 1,
+            healthy: 1,
+            hosts: vec!["192.0.2.7".to_owned()],
+            version: "1".to_owned(),
+            why: String::new(),
+        }]);
+        let running = Found {
+            supervisor: Some(11),
+            orphans: 0,
+            reports: &reports,
+            apps: Some(&apps),
+            nodes: &Ok(nodes),
+            warnings: &warnings,
+        };
+        let stopped = Found {
+            supervisor: None,
+            orphans: 0,
+            reports: &[],
+            apps: None,
+            nodes: &Err(String::new()),
+            warnings: &[],
+        };
         insta::assert_snapshot!(format!(
             "{}=====\n{}",
-            text(
-                &paths,
-                &settings,
-                Some(11),
-                0,
-                &reports,
-                &Ok(nodes),
-                &warnings
-            ),
-            text(&paths, &settings, None, 0, &[], &Err(String::new()), &[]),
+            text(&paths, &settings, &running),
+            text(&paths, &settings, &stopped),
         ));
     }
 }

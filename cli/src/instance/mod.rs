@@ -17,12 +17,15 @@ use crate::procfs::ProcessId;
 
 pub use lock::Lock;
 pub use settings::{
-    DEFAULT_API_PORT, DEFAULT_MESOS_PORT, FrontDoorPorts, Mesos, PortChooser, Settings, is_free,
-    without_password,
+    DEFAULT_API_PORT, DEFAULT_MESOS_PORT, FrontDoorPorts, MarathonPorts, Mesos, PortChooser,
+    Settings, is_free, without_password,
 };
 
 /// Default state directory.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/k8sm-dev";
+
+/// Folder of a state directory with the record of a cluster that is installed by way of Marathon.
+pub const INSTALLED: &str = "cluster";
 
 /// Where instances have their run directories.
 pub const DEFAULT_RUN_ROOT: &str = "/run";
@@ -167,6 +170,12 @@ impl Paths {
     /// Image archives and the payload.
     pub fn artifacts(&self) -> PathBuf {
         self.state.join("artifacts")
+    }
+
+    /// The record of a cluster that is installed by way of Marathon, with its keys: what
+    /// `--state-dir` of the installer's commands names.
+    pub fn installed(&self) -> PathBuf {
+        self.state.join(INSTALLED)
     }
 
     /// Work directories of the Mesos master and agents.

@@ -88,6 +88,10 @@ pub struct Settings {
     /// Ports of the front door; none without one.
     #[serde(default)]
     pub front_door: Option<FrontDoorPorts>,
+    /// Ports of what a control plane of Marathon apps needs besides; none where the supervisor
+    /// runs the control plane itself.
+    #[serde(default)]
+    pub marathon: Option<MarathonPorts>,
     /// User and group that the kubeconfig belongs to.
     pub owner: (u32, u32),
 }
@@ -99,6 +103,21 @@ pub struct FrontDoorPorts {
     pub legacy: u16,
     /// Health and metrics.
     pub status: u16,
+}
+
+/// Ports of a cluster that is installed by way of Marathon, besides those that it has anyway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MarathonPorts {
+    /// Marathon's API.
+    pub api: u16,
+    /// Where agents fetch the artifacts.
+    pub artifacts: u16,
+    /// The API server itself; the front door has the cluster's port.
+    pub api_server: u16,
+    /// The front door's HTTP side.
+    pub proxy_http: u16,
+    /// The front door's health and metrics.
+    pub proxy_metrics: u16,
 }
 
 impl Settings {
@@ -240,6 +259,7 @@ mod tests {
             absent_before: vec![],
             forwarding_before: None,
             front_door: None,
+            marathon: None,
             owner: (0, 0),
         }
     }

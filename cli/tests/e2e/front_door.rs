@@ -21,7 +21,7 @@ const API: &str = "http://localhost:8080";
 
 #[test]
 fn the_first_readmes_commands_work_with_an_identity_that_reaches_no_further() {
-    let cluster = Cluster::up(1, &["--legacy-port=8080"]);
+    let cluster = Cluster::up(1, &["--marathon", "--legacy-port=8080"]);
     the_first_readmes_pod_runs(&cluster);
     controllers_services_and_minions_are_there(&cluster);
     what_the_identity_may_not_do_is_refused();

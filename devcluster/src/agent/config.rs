@@ -152,6 +152,9 @@ pub struct AgentConfig {
     pub recovery_timeout: Duration,
     /// `--gc_delay`: how long sandboxes are kept after the end of their executors.
     pub gc_delay: Duration,
+    /// `--gc_disk_headroom`: how much of the disk shall be free, 0 to 1; the less there is, the
+    /// earlier sandboxes are removed.
+    pub gc_disk_headroom: f64,
     /// Directory of the secrets that tasks may refer to.
     pub secrets_dir: Option<PathBuf>,
     /// `--frameworks_home`: where relative file URIs start.
@@ -211,6 +214,7 @@ impl AgentConfig {
             executor_shutdown_grace_period: Duration::from_secs(5),
             recovery_timeout: Duration::from_secs(15 * 60),
             gc_delay: Duration::from_secs(7 * 24 * 3600),
+            gc_disk_headroom: 0.1,
             secrets_dir: None,
             frameworks_home: None,
             max_log_bytes: MAX_LOG_BYTES,
@@ -268,6 +272,7 @@ impl AgentConfig {
                     .unwrap_or_default(),
             ),
             ("gc_delay", duration::format(self.gc_delay)),
+            ("gc_disk_headroom", self.gc_disk_headroom.to_string()),
             ("hostname", self.hostname.clone()),
             ("http_command_executor", yes(false)),
             ("ip", self.listen.ip().to_string()),

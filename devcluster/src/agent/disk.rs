@@ -42,6 +42,19 @@ pub fn io_error(attempt: &'static str, path: &Path) -> impl FnOnce(io::Error) ->
     }
 }
 
+/// How much of a file system is used, 0 to 1: of what somebody without privileges may use, as
+/// `df` says it.
+pub fn usage(path: &Path) -> Result<f64, DiskError> {
+    let stat = nix::sys::statvfs::statvfs(path)
+        .map_err(|errno| io_error("ask for the space of", path)(errno.into()))?;
+    let used = stat.blocks().saturating_sub(stat.blocks_free()) as f64;
+    let free = stat.blocks_available() as f64;
+    Ok(match used + free {
+        0.0 => 0.0,
+        all => used / all,
+    })
+}
+
 /// Makes a directory and its parents.
 pub fn make_dir(path: &Path) -> Result<(), DiskError> {
     fs::create_dir_all(path).map_err(io_error("make directory", path))

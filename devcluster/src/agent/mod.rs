@@ -14,7 +14,7 @@
 //! | isolators | `posix/cpu`, `posix/mem`, `cgroups/cpu`, `cgroups/mem`, and for images `filesystem/linux`, `docker/runtime`, `volume/host_path`; others are refused at the start |
 //! | users | those of `/etc/passwd`; supplementary groups are dropped |
 //! | sandbox logs | bounded: cut at 10 MB, what they held is kept once as `stdout.1`, `stderr.1` |
-//! | sandboxes | removed a week after their end (`--gc-delay`), whatever space there is |
+//! | sandboxes | removed a week after their end (`--gc-delay`), earlier the fuller the disk is (`--gc-disk-headroom`); usage is as `df` says, without the blocks that are kept for root |
 //! | disk quotas, resource providers, draining, authentication, TLS, pressure counters | none |
 //! | an agent that comes back with other resources, attributes or host name | refused, as with Mesos' policy `equal`; another port is fine |
 

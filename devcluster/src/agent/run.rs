@@ -21,7 +21,7 @@ use super::secrets::{self, Secrets};
 use super::start::AgentError;
 use super::store::Store;
 use super::subscriptions::Subscriptions;
-use super::{environment, images, sandbox, volumes};
+use super::{disk, environment, images, sandbox, volumes};
 use crate::clock::Time;
 use crate::ids::{ExecutorId, FrameworkId};
 use crate::protocol::{FromAgent, to_agent};
@@ -34,6 +34,8 @@ const EXECUTOR_HEARTBEAT: Duration = Duration::from_secs(30 * 60);
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(30);
 /// How often old sandboxes are looked for.
 const GC_INTERVAL: Duration = Duration::from_secs(10);
+/// How often it is looked how full the disk is: Mesos' default of `--disk_watch_interval`.
+const DISK_WATCH_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What the HTTP side asks the loop for.
 pub(super) enum Request {
@@ -114,6 +116,8 @@ pub(super) struct Loop {
     pub master_info: Option<pb::MasterInfo>,
     /// Runs that are over, with the time from which their sandboxes and memories may go.
     pub abandoned: VecDeque<(Time, Run)>,
+    /// How much earlier they go, since the disk is as full as it is.
+    pub early: Duration,
     /// The master has shut the agent down; it ends when its containers have.
     pub exit: Option<(String, Time)>,
     pub started: Time,
@@ -130,6 +134,7 @@ impl Loop {
         let mut heartbeat = tokio::time::interval(EXECUTOR_HEARTBEAT);
         heartbeat.reset();
         let mut gc = tokio::time::interval(GC_INTERVAL);
+        let mut disk_watch = tokio::time::interval(DISK_WATCH_INTERVAL);
         loop {
             self.carry_out().await?;
             if !self.core.is_recovering()
@@ -161,6 +166,7 @@ impl Loop {
                 () = tokio::time::sleep(wait) => self.core.tick(Time::now()),
                 _ = heartbeat.tick() => self.beat(),
                 _ = gc.tick() => self.collect().await,
+                _ = disk_watch.tick() => self.watch_disk(),
             }
             // An event may have come in the stead of a deadline that has passed.
             if self.core.deadline().is_some_and(|at| at <= Time::now()) {
@@ -440,10 +446,20 @@ impl Loop {
         });
     }
 
+    /// The fuller the disk, the earlier sandboxes go.
+    fn watch_disk(&mut self) {
+        let used = disk::usage(&self.config.layout.work_dir).unwrap_or_else(|error| {
+            tracing::warn!(%error, "how full is the disk?");
+            0.0
+        });
+        let delay = self.config.gc_delay;
+        self.early = delay.saturating_sub(largest_age(delay, self.config.gc_disk_headroom, used));
+    }
+
     async fn collect(&mut self) {
-        let now = Time::now();
+        let due = Time::now() + self.early;
         while let Some((at, _)) = self.abandoned.front()
-            && *at <= now
+            && *at <= due
         {
             let Some((_, run)) = self.abandoned.pop_front() else {
                 return;
@@ -459,6 +475,12 @@ impl Loop {
             }
         }
     }
+}
+
+/// How old sandboxes may be while the disk is `used` (0 to 1): Mesos' rule, all of `delay` on an
+/// empty disk, and nothing when no more than `headroom` is free.
+fn largest_age(delay: Duration, headroom: f64, used: f64) -> Duration {
+    delay.mul_f64((1.0 - headroom - used).clamp(0.0, 1.0))
 }
 
 /// What an executor asks for that this agent cannot do, with its verb.
@@ -478,5 +500,18 @@ fn not_implemented(executor: &pb::ExecutorInfo) -> Option<&'static str> {
         Some("terminals and resource limits of processes are")
     } else {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sandboxes_go_earlier_the_fuller_the_disk_is() {
+        let week = Duration::from_secs(7 * 24 * 3600);
+        assert_eq!(largest_age(week, 0.0, 0.0), week);
+        assert_eq!(largest_age(week, 0.1, 0.4).as_secs(), week.as_secs() / 2);
+        assert_eq!(largest_age(week, 0.1, 0.95), Duration::ZERO);
     }
 }

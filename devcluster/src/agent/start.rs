@@ -179,6 +179,7 @@ impl Agent {
             master: None,
             master_info: None,
             abandoned: self.abandoned,
+            early: std::time::Duration::ZERO,
             exit: None,
             started: Time::now(),
             counters: Counters::default(),

@@ -16,7 +16,7 @@ use packaging::run::SNAPSHOT_FILE;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::create::{Beginning, reachable, run, tempdir};
+use super::create::{Beginning, Changes, reachable, report, run, tempdir};
 use super::{block_on, given_dir, home};
 use crate::args::{ArtifactsSource, Backup, Restore};
 use crate::artifacts;
@@ -210,7 +210,17 @@ pub fn restore(state_dir: &Path, args: &Restore) -> Result<(), Error> {
         snapshot: scratch.0.join(SNAPSHOT),
         options,
     };
-    block_on(run(&home, &install, Some(&beginning), &progress))
+    let work = run(
+        &home,
+        &install,
+        Some(&beginning),
+        Changes::Refused,
+        &progress,
+    );
+    if let Some(record) = block_on(work)? {
+        report(&home, &record, &progress);
+    }
+    Ok(())
 }
 
 /// Serves a snapshot to members of etcd while they begin with it.

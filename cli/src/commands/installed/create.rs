@@ -29,7 +29,31 @@ pub fn install(state_dir: &Path, args: &Install) -> Result<(), Error> {
     let name = name(args)?;
     let home = Home::new(given_dir(state_dir), &name)?;
     let progress = Progress::new(args.manner.quiet || args.manner.dry_run);
-    block_on(run(&home, args, None, &progress))
+    let work = run(&home, args, None, Changes::Refused, &progress);
+    if let Some(record) = block_on(work)? {
+        report(&home, &record, &progress);
+    }
+    Ok(())
+}
+
+/// What becomes of options that differ from those of a complete cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changes {
+    /// `upgrade` makes them, which saves the cluster first.
+    Refused,
+    /// They are made, for a cluster of one machine.
+    Made,
+}
+
+/// Installs, goes on with an installation, or brings a complete one to what is said; somebody else
+/// tells about it.
+pub async fn put(
+    home: &Home,
+    args: &Install,
+    changes: Changes,
+    progress: &Progress,
+) -> Result<(), install::Error> {
+    run(home, args, None, changes, progress).await.map(|_| ())
 }
 
 /// The cluster's name: the command line's, else the options'.
@@ -57,16 +81,17 @@ pub(super) struct Beginning {
     pub options: serde_json::Value,
 }
 
-/// Installs, or goes on with an installation.
+/// Installs, or goes on with an installation; its record, unless only the plan was asked for.
 pub(super) async fn run(
     home: &Home,
     args: &Install,
     beginning: Option<&Beginning>,
+    changes: Changes,
     progress: &Progress,
-) -> Result<(), install::Error> {
+) -> Result<Option<Record>, install::Error> {
     let dry = args.manner.dry_run;
     let before = home.read()?;
-    refuse_change(home, args, before.as_ref(), beginning.is_some())?;
+    refuse_change(home, args, before.as_ref(), beginning.is_some(), changes)?;
     let _lock = if dry { None } else { Some(home.lock()?) };
     let base = before.as_ref().map(|r| &r.options);
     let mut options = layered(base.or(beginning.map(|b| &b.options)), &args.said)?;
@@ -155,7 +180,7 @@ pub(super) async fn run(
         },
     };
     if dry {
-        return plan_only(home, args, &record, &site).await;
+        return plan_only(home, args, &record, &site).await.map(|()| None);
     }
     if beginning.is_some() {
         record.phase = Phase::Restoring;
@@ -190,8 +215,7 @@ pub(super) async fn run(
     let end = End::Phase(Phase::Installed);
     session.go(&wanted, steps, end).await?;
     session.result()?;
-    report(home, &record, progress);
-    Ok(())
+    Ok(Some(record))
 }
 
 /// Looks at the agents from within, and says what is there.
@@ -245,6 +269,7 @@ fn refuse_change(
     args: &Install,
     before: Option<&Record>,
     restoring: bool,
+    changes: Changes,
 ) -> Result<(), install::Error> {
     let Some(record) = before else {
         return Ok(());
@@ -257,6 +282,7 @@ fn refuse_change(
             record.name
         ))),
         Phase::Installing | Phase::Kept => Ok(()),
+        Phase::Installed | Phase::Stopped if changes == Changes::Made => Ok(()),
         Phase::Installed | Phase::Stopped => {
             let options = layered(Some(&record.options), &args.said)?;
             if options.changed() == record.options {
@@ -495,7 +521,7 @@ pub(super) fn tempdir() -> Result<Scratch, install::Error> {
     Ok(Scratch(dir))
 }
 
-fn report(home: &Home, record: &Record, progress: &Progress) {
+pub(super) fn report(home: &Home, record: &Record, progress: &Progress) {
     let elapsed = crate::progress::seconds(progress.elapsed());
     progress.note("");
     progress.note(&format!(

@@ -21,15 +21,15 @@ use serde_json::{Value, json};
 use crate::args::{Args, Manner, Said, Shape, Which};
 use crate::error::Error;
 use crate::install::{self, Home, Record, Site};
-use crate::instance::DEFAULT_STATE_DIR;
+use crate::instance::{DEFAULT_STATE_DIR, INSTALLED};
 
 pub use backup::{backup, restore};
 pub use certs::{certs, kubeconfig};
-pub use create::install;
+pub use create::{Changes, install, put};
 pub use doctor::doctor;
 pub use files::{completion, man, options, render};
 pub use lifecycle::{start, stop, uninstall};
-pub use status::status;
+pub use status::{AppLine, app_table, apps, are_healthy, status};
 pub use upgrade::upgrade;
 
 use session::Session;
@@ -58,7 +58,14 @@ pub(super) fn selected(args: &Args, which: &Which) -> Result<Option<Home>, Error
 /// The installation that a command means, which must exist.
 pub(super) fn home(state_dir: &Path, which: &Which) -> Result<(Home, Record), Error> {
     let name = which.name.as_deref().unwrap_or("kubernetes");
-    let home = Home::new(given_dir(state_dir), name)?;
+    let mut home = Home::new(given_dir(state_dir), name)?;
+    if !home.exists() && which.name.is_none() {
+        // That of `k8sm up --marathon`.
+        let of_this_machine = Home::new(Some(&state_dir.join(INSTALLED)), name)?;
+        if of_this_machine.exists() {
+            home = of_this_machine;
+        }
+    }
     let record = home.existing()?;
     Ok((home, record))
 }

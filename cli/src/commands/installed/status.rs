@@ -20,14 +20,21 @@ const API_PATIENCE: Duration = Duration::from_secs(5);
 
 /// An app as status shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct AppLine {
-    app: String,
-    state: &'static str,
-    instances: u32,
-    healthy: u32,
-    hosts: Vec<String>,
-    version: String,
-    why: String,
+pub struct AppLine {
+    /// Its id in Marathon.
+    pub app: String,
+    /// What it is at, in a word.
+    pub state: &'static str,
+    /// How many are wanted.
+    pub instances: u32,
+    /// How many are healthy.
+    pub healthy: u32,
+    /// Where they are.
+    pub hosts: Vec<String>,
+    /// Which k8sm rendered it.
+    pub version: String,
+    /// Why it is not healthy.
+    pub why: String,
 }
 
 /// What status knows.
@@ -61,6 +68,39 @@ pub fn status(home: &Home, shape: Shape) -> Result<ExitCode, Error> {
         true => ExitCode::SUCCESS,
         false => ExitCode::from(Code::NotUp as u8),
     })
+}
+
+/// The apps of an installation, the first to start first.
+pub async fn apps(home: &Home) -> Result<Vec<AppLine>, install::Error> {
+    let record = home.existing()?;
+    let site = site(&record).await?;
+    let world = site.world(&record.name).await?;
+    Ok(lines(&record.name, &world))
+}
+
+/// Apps as people see them.
+pub fn app_table(apps: &[AppLine]) -> String {
+    let rows: Vec<Vec<String>> = apps
+        .iter()
+        .map(|a| {
+            vec![
+                a.app.clone(),
+                a.state.to_owned(),
+                format!("{}/{}", a.healthy, a.instances),
+                a.hosts.join(","),
+                a.why.clone(),
+            ]
+        })
+        .collect();
+    match rows.is_empty() {
+        true => "Marathon has none of its apps\n".to_owned(),
+        false => table(&["APP", "STATE", "HEALTHY", "AGENTS", "WHY"], &rows),
+    }
+}
+
+/// Whether all apps are there and healthy.
+pub fn are_healthy(apps: &[AppLine]) -> bool {
+    !apps.is_empty() && apps.iter().all(|a| a.state == "healthy")
 }
 
 pub(super) async fn gather(
@@ -99,7 +139,7 @@ pub(super) async fn gather(
         api,
         nodes,
         certificates: super::certs::next_expiry(home, record)?,
-        healthy: !apps.is_empty() && apps.iter().all(|a| a.state == "healthy"),
+        healthy: are_healthy(&apps),
         apps,
     })
 }
@@ -156,23 +196,7 @@ fn text(report: &Report) -> String {
         report.name,
         phase.as_str().unwrap_or_default()
     );
-    let rows: Vec<Vec<String>> = report
-        .apps
-        .iter()
-        .map(|a| {
-            vec![
-                a.app.clone(),
-                a.state.to_owned(),
-                format!("{}/{}", a.healthy, a.instances),
-                a.hosts.join(","),
-                a.why.clone(),
-            ]
-        })
-        .collect();
-    match rows.is_empty() {
-        true => text.push_str("Marathon has none of its apps\n"),
-        false => text.push_str(&table(&["APP", "STATE", "HEALTHY", "AGENTS", "WHY"], &rows)),
-    }
+    text.push_str(&app_table(&report.apps));
     let nodes = match report.nodes {
         Some((ready, all)) => format!("{ready} of {all} ready"),
         None => "unknown".to_owned(),

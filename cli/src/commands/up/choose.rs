@@ -9,7 +9,7 @@ use crate::catalog;
 use crate::clean;
 use crate::cluster::front_door::LEGACY_PORT;
 use crate::error::Error;
-use crate::instance::{self, FrontDoorPorts, Mesos, Paths, PortChooser, Settings};
+use crate::instance::{self, FrontDoorPorts, MarathonPorts, Mesos, Paths, PortChooser, Settings};
 use crate::preflight::facts;
 use crate::progress::Progress;
 use crate::upstream;
@@ -18,6 +18,16 @@ use crate::upstream;
 const FRAMEWORK_PORT: u16 = 10640;
 /// The front door's preferred port for health and metrics.
 const FRONT_DOOR_STATUS_PORT: u16 = 10641;
+/// Marathon's preferred port: its own, 8080, is the front door's here.
+const MARATHON_PORT: u16 = 8081;
+/// Where the artifacts are served, if that is free.
+const ARTIFACTS_PORT: u16 = 8088;
+/// The default of the option `apiserver.port`.
+const API_SERVER_PORT: u16 = 6444;
+/// The default of the option `proxy.http_port`.
+const PROXY_HTTP_PORT: u16 = 6480;
+/// The default of the option `proxy.metrics_port`.
+const PROXY_METRICS_PORT: u16 = 6481;
 /// Mesos agents' default port.
 const AGENT_PORT: u16 = 5051;
 
@@ -53,6 +63,15 @@ pub(super) fn choose(
     {
         return Err(Error::Usage(
             "the port of --legacy-port is among what the cluster's agent offers since it was made: `k8sm down` first"
+                .to_owned(),
+        ));
+    }
+    if let Some(previous) = previous
+        && args.marathon
+        && previous.marathon.is_none()
+    {
+        return Err(Error::Usage(
+            "this cluster's control plane runs beside Mesos, not in Marathon: `k8sm down` first"
                 .to_owned(),
         ));
     }
@@ -123,6 +142,10 @@ fn fresh(args: &Up) -> Result<Settings, Error> {
         framework_args: Vec::new(),
         absent_before: clean::directories::absent(),
         front_door: front_door(args, &mut chooser)?,
+        marathon: match args.marathon {
+            true => Some(marathon(&mut chooser)?),
+            false => None,
+        },
         forwarding_before: clean::forwarding::is_on(),
         registry_mirrors: Vec::new(),
         programs: Default::default(),
@@ -138,8 +161,17 @@ fn fresh(args: &Up) -> Result<Settings, Error> {
 /// Ports of the front door: where we bring the whole cluster the usual port when it is free, else
 /// only the one that is asked for.
 fn front_door(args: &Up, chooser: &mut PortChooser) -> Result<Option<FrontDoorPorts>, Error> {
+    // As an app it runs on an agent, and several agents have loopback interfaces of their own.
+    let elsewhere = args.marathon && args.agents.is_some_and(|agents| agents > 1);
     let legacy = match args.legacy_port {
         Some(0) => return Ok(None),
+        Some(_) if elsewhere => {
+            return Err(Error::Usage(
+                "--legacy-port is on this machine's loopback interface: with --marathon it needs --agents 1"
+                    .to_owned(),
+            ));
+        }
+        None if elsewhere => return Ok(None),
         Some(port) => port,
         None if args.mesos.is_none() && instance::is_free(LEGACY_PORT) => LEGACY_PORT,
         None => return Ok(None),
@@ -147,6 +179,17 @@ fn front_door(args: &Up, chooser: &mut PortChooser) -> Result<Option<FrontDoorPo
     chooser.reserve(legacy);
     let status = chooser.near(FRONT_DOOR_STATUS_PORT, "the front door's health")?;
     Ok(Some(FrontDoorPorts { legacy, status }))
+}
+
+/// Ports of a cluster of Marathon apps.
+fn marathon(chooser: &mut PortChooser) -> Result<MarathonPorts, Error> {
+    Ok(MarathonPorts {
+        api: chooser.near(MARATHON_PORT, "Marathon")?,
+        artifacts: chooser.near(ARTIFACTS_PORT, "the artifacts")?,
+        api_server: chooser.near(API_SERVER_PORT, "the API server")?,
+        proxy_http: chooser.near(PROXY_HTTP_PORT, "the front door's HTTP side")?,
+        proxy_metrics: chooser.near(PROXY_METRICS_PORT, "the front door's health")?,
+    })
 }
 
 /// Which Mesos: as the arguments say, else as the instance has it.

@@ -4,6 +4,7 @@
 //! process of its own, objects are applied server-side. So the way to go on after Ctrl-C, a crash
 //! or a time-out is the same command again.
 
+mod apps;
 mod choose;
 
 use std::path::Path;
@@ -99,7 +100,11 @@ fn check_machine(
         || !Records::new(paths.pids()).alive().is_empty();
     let mut ports = Vec::new();
     if !running {
-        ports.push((settings.ports.api, "the API server", "--api-port"));
+        // Tasks outlive Mesos' processes, and what holds the port of a cluster that exists may be
+        // its own.
+        if settings.marathon.is_none() || !exists {
+            ports.push((settings.ports.api, "the API server", "--api-port"));
+        }
         if let Mesos::Own { master_port, .. } = settings.mesos {
             ports.push((master_port, "the Mesos master", "--mesos-port"));
         }
@@ -146,6 +151,13 @@ fn bring_up(
     let _lock = Lock::command(paths)?;
     settings.write(paths)?;
     note_host_network(paths, settings)?;
+    if let Some(ports) = settings.marathon {
+        let page = apps::bring_up(
+            paths, settings, ports, begun, with_hello, deadline, progress,
+        )?;
+        report(paths, settings, page, progress);
+        return Ok(());
+    }
     let control_plane = prepare::control_plane(paths, settings)?;
 
     let step = progress.step("certificates and configuration");
@@ -164,9 +176,8 @@ fn bring_up(
     };
     spec.processes
         .extend(front_door::process(settings, &control_plane, &catalog));
-    let program = std::env::current_exe().map_err(Error::io("find this program"))?;
     spec.processes
-        .extend(processes::mesos(paths, settings, &program));
+        .extend(processes::mesos(paths, settings, &own_program()?));
     // The framework needs the payload and its rights. One that runs already stays until both are
     // known to be there.
     let framework = |p: &&crate::supervise::ProcessSpec| p.name == processes::FRAMEWORK;
@@ -236,6 +247,10 @@ fn bring_up(
     }
     report(paths, settings, page, progress);
     Ok(())
+}
+
+fn own_program() -> Result<std::path::PathBuf, Error> {
+    std::env::current_exe().map_err(Error::io("find this program"))
 }
 
 /// A word when the front door does not open: somebody else may have its port by now, and the
@@ -464,13 +479,20 @@ fn report(paths: &Paths, settings: &Settings, page: Option<(String, String)>, pr
             "k8sm{flag} kubectl scale deployment hello --replicas 10"
         ));
     }
-    next.extend([
-        format!(
-            "the Mesos master: {}",
-            processes::shown_master_address(settings)
-        ),
-        format!("sudo k8sm{flag} down"),
-    ]);
+    next.push(format!(
+        "the Mesos master: {}",
+        processes::shown_master_address(settings)
+    ));
+    if let Some(ports) = settings.marathon {
+        next.push(format!(
+            "Marathon: {}",
+            processes::marathon_url(settings, ports)
+        ));
+        next.push(format!(
+            "sudo k8sm{flag} doctor (and upgrade, backup, certs: it is installed like any other)"
+        ));
+    }
+    next.push(format!("sudo k8sm{flag} down"));
     for line in next {
         progress.note(&format!("  {line}"));
     }

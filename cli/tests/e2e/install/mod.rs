@@ -99,7 +99,11 @@ fn a_cluster_installed_by_marathon_is_changed_stopped_and_removed_without_a_trac
     let there = Installed::new(&cluster, &site, "second", &sets);
     let restore = ["restore", archive.to_str().unwrap()];
     let keys = format!("--set=pki.uri={}", serve(there.bundles(), site.address));
-    there.install(&restore, &["--name=second", "--set=pki.source=uri", &keys]);
+    // They were built for the first one, and take as much space as all else.
+    let built = cluster.dir().join("state/artifacts");
+    let built = format!("--artifacts={}", built.display());
+    let more = ["--name=second", "--set=pki.source=uri", &keys, &built];
+    there.install(&restore, &more);
     there.kubectl(&["get", "configmap", "kept"]);
     there.run_pod("restored");
     there.k8sm(&["uninstall", "--yes", "--name=second"]);

@@ -360,6 +360,11 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         if std::thread::panicking() && !self.down {
             eprintln!("logs of the failed test: {}", self.keep_logs().display());
+            // A full disk makes everything fail, in ways that do not look like it.
+            if let Ok(stat) = nix::sys::statvfs::statvfs(self.dir()) {
+                let free = (stat.blocks_available() * stat.fragment_size()) >> 20;
+                eprintln!("{free} MiB are free below {}", self.dir().display());
+            }
         }
         self.end();
     }
