@@ -9,6 +9,9 @@ use super::{Content, File};
 
 /// The licence of this project.
 const OWN: &str = include_str!("../../../LICENSE");
+/// The crates that our programs contain, with the texts of their licences. `tests/rust_licenses.rs`
+/// writes it, and sees to it that it is what `Cargo.lock` says.
+const CRATES: &str = include_str!("rust-crates.txt");
 /// What a program's list is called beside it.
 const LIST: &str = "LICENSES.tsv";
 /// Where the texts are, beside the folders of the programs.
@@ -34,7 +37,7 @@ pub struct Licenses {
 }
 
 impl Licenses {
-    /// Adds what a program contains. Programs without a list are our own.
+    /// Adds what a program contains. Programs without a list are our own, with one for all.
     pub fn add(&mut self, program: &str, path: &Path) -> Result<(), Error> {
         let read = |path: &Path| {
             let path = path.to_owned();
@@ -46,7 +49,11 @@ impl Licenses {
         let list = folder.join(LIST);
         let text = match fs::read_to_string(&list) {
             Ok(text) => text,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let path = "/licenses/rust-crates.txt".to_owned();
+                self.files.insert(path, Content::Bytes(CRATES.into()));
+                return Ok(());
+            }
             Err(e) => return Err(read(&list)(e)),
         };
         let texts = folder.parent().unwrap_or(folder).join(TEXTS);
@@ -79,9 +86,10 @@ impl Licenses {
     /// The files, our own licence among them.
     pub fn files(self) -> Vec<File> {
         let own = ("/licenses/LICENSE".to_owned(), Content::Bytes(OWN.into()));
-        self.files
+        let mut files = self.files;
+        files.extend([own]);
+        files
             .into_iter()
-            .chain([own])
             .map(|(path, content)| File {
                 path,
                 mode: 0o644,
@@ -143,9 +151,10 @@ mod tests {
         assert_eq!(
             paths,
             [
+                "/licenses/LICENSE",
                 "/licenses/etcd.tsv",
                 "/licenses/github.com/!azure/go@v1.0.0/LICENSE",
-                "/licenses/LICENSE"
+                "/licenses/rust-crates.txt"
             ]
         );
     }
