@@ -63,6 +63,45 @@ fn commands_that_are_killed_or_paused_go_on() {
 }
 
 #[test]
+fn slow_commands_that_are_killed_after_each_of_their_steps_go_on() {
+    let cluster = Cluster::prepare(&[]);
+    let site = Site::start(&cluster, 3);
+    let here = installed(&cluster, &site);
+    let install = here.install_args(&["install"]);
+    here.killed_after_each_step(&install, &install);
+    assert_eq!(here.status()["healthy"], true);
+    let pod = here.run_pod("stays");
+
+    let serve = here.serve();
+    let with = |words: &[&'static str]| -> Vec<&str> {
+        let serve = serve.iter().map(String::as_str);
+        words.iter().copied().chain(serve).collect()
+    };
+    let change = [
+        "upgrade",
+        "--yes",
+        "--set=etcd.mem=600",
+        "--set=apiserver.mem=1100",
+        "--set=framework.mem=600",
+    ];
+    let resume = ["upgrade", "--yes", "--resume"];
+    here.killed_after_each_step(&with(&change), &with(&resume));
+    assert_eq!(here.status()["healthy"], true);
+    assert_eq!(here.container("stays").as_ref(), Some(&pod));
+
+    here.killed_after_each_step(&["stop", "--yes"], &["stop", "--yes"]);
+    assert_eq!(site.frameworks(), ["marathon"]);
+    here.killed_after_each_step(&["start"], &["start"]);
+    assert_eq!(here.status()["healthy"], true);
+
+    let uninstall = ["uninstall", "--yes"];
+    here.killed_after_each_step(&uninstall, &uninstall);
+    nothing_is_left(&site);
+    drop(site);
+    cluster.finish();
+}
+
+#[test]
 fn slow_a_member_of_etcd_that_is_lost_with_its_agent_begins_anew_on_another() {
     let cluster = Cluster::prepare(&[]);
     let site = Site::start(&cluster, 4);

@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -86,6 +87,8 @@ impl Site {
                 format!("--work-dir={}", dir("agent")),
                 format!("--cgroups-root={}", site.cgroups()),
                 format!("--secrets-dir={}", cluster.dir().join("secrets").display()),
+                // Each app that is started again has copies of programs of 200 MB on average.
+                "--gc-delay=20secs".to_owned(),
             ];
             agent.extend(flags);
             let master = start(cluster, "master", &["mesos", "master"], &master);
@@ -415,13 +418,8 @@ impl<'a> Installed<'a> {
     }
 
     fn command(&self, words: &[&str], more: &[&str]) -> Command {
-        let args = self.args.iter().map(String::as_str);
-        let all: Vec<&str> = words
-            .iter()
-            .copied()
-            .chain(args)
-            .chain(more.iter().copied())
-            .collect();
+        let mut all = self.install_args(words);
+        all.extend(more);
         self.cluster.command_in(self.state, &all)
     }
 
@@ -451,6 +449,36 @@ impl<'a> Installed<'a> {
     /// The same, killed.
     pub fn killed_after(&self, args: &[&str], step: &str) {
         killed_after(self.cluster.command_in(self.state, args), step);
+    }
+
+    /// A command that is killed with -9 after each of its steps, and goes on each time, the last
+    /// time to its end. `plan` shows the steps, `go_on` are the arguments once it has begun.
+    pub fn killed_after_each_step(&self, plan: &[&str], go_on: &[&str]) {
+        let words: Vec<&str> = plan
+            .iter()
+            .copied()
+            .chain(["--dry-run", "-ojson"])
+            .collect();
+        let plan_of: Value = serde_json::from_str(&self.k8sm(&words)).unwrap();
+        let steps = plan_of["steps"].as_array().unwrap();
+        assert!(steps.len() > 2, "{plan_of:#}");
+        let mut args = plan;
+        // The last ones take no time: a command might end before the signal comes.
+        for step in &steps[..steps.len() - 2] {
+            let command = self.cluster.command_in(self.state, args);
+            if reached(command, step.as_str().unwrap()).is_err() {
+                // It was faster than the signal, and is through.
+                return;
+            }
+            args = go_on;
+        }
+        self.k8sm(go_on);
+    }
+
+    /// All arguments of an installation.
+    pub fn install_args<'b>(&'b self, words: &[&'b str]) -> Vec<&'b str> {
+        let args = self.args.iter().map(String::as_str);
+        words.iter().copied().chain(args).collect()
     }
 
     /// A command that must fail with this exit code; what it said.
@@ -555,7 +583,12 @@ fn killed_after(command: Command, step: &str) {
 }
 
 /// A command that has said that a step is done.
-fn after(mut command: Command, step: &str) -> Running {
+fn after(command: Command, step: &str) -> Running {
+    reached(command, step).unwrap_or_else(|said| panic!("`{step}` was not done:\n{said}"))
+}
+
+/// The same; what it said where it ended well without that step.
+fn reached(mut command: Command, step: &str) -> Result<Running, String> {
     let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
     let mut child = child.unwrap();
     let errors = child.stderr.take().unwrap();
@@ -571,9 +604,18 @@ fn after(mut command: Command, step: &str) -> Running {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         match lines.recv_timeout(left) {
-            Ok(line) if line.contains('✔') && line.contains(step) => return running,
+            Ok(line) if line.contains('✔') && line.contains(step) => return Ok(running),
             Ok(line) => seen.push(line),
-            Err(error) => panic!("`{step}` was not done: {error}\n{}", seen.join("\n")),
+            Err(error) => {
+                let mut running = running;
+                let said = format!("{error}\n{}", seen.join("\n"));
+                let code = match error {
+                    RecvTimeoutError::Disconnected => running.0.wait().ok().and_then(|s| s.code()),
+                    RecvTimeoutError::Timeout => None,
+                };
+                assert_eq!(code, Some(0), "before `{step}`: {said}");
+                return Err(said);
+            }
         }
     }
 }
