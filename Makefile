@@ -8,7 +8,7 @@ AGENTS ?= 1
 K8SM   := $(TARGET)/release/k8sm
 
 .DEFAULT_GOAL := help
-.PHONY: help up down build release check fmt lint deny unit test test-all e2e e2e-install test-vm conformance bench fuzz docs clean
+.PHONY: help up down build release check fmt lint deny unit test test-all e2e e2e-slow test-vm conformance bench fuzz docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,10 +50,10 @@ e2e: build
 	@$(TARGET)/debug/k8sm upstream build >/dev/null
 	@$(SUDO) env "PATH=$$PATH" K8SM_UPSTREAM_BIN="$$($(TARGET)/debug/k8sm upstream path)" $(TOOLS)/cargo-nextest nextest run --profile e2e --workspace
 
-test-all: test test-vm ## test, and the same on cgroup v2
+test-all: test e2e-slow test-vm ## test, the slow ones, and the same on cgroup v2
 
-e2e-install: build ## all of the installer's tests, also those on several agents
-	@$(SUDO) env "PATH=$$PATH" K8SM_UPSTREAM_BIN="$$($(TARGET)/debug/k8sm upstream path)" $(TOOLS)/cargo-nextest nextest run --profile e2e --workspace --ignore-default-filter -E 'binary(/^e2e/) & test(/^install::/)'
+e2e-slow: build ## end-to-end tests that take minutes each: killed after every step, an agent lost
+	@$(SUDO) env "PATH=$$PATH" K8SM_UPSTREAM_BIN="$$($(TARGET)/debug/k8sm upstream path)" $(TOOLS)/cargo-nextest nextest run --profile e2e --workspace --ignore-default-filter -E 'binary(/^e2e/) & test(/::slow_/)'
 
 test-vm: setup-test-vm release ## the same on cgroup v2, in a virtual machine (software emulation)
 	@$(SUDO) scripts/test-vm
@@ -67,6 +67,9 @@ bench: setup-bench release ## speed and memory, as ratios in one run
 	@cargo bench --quiet -p framework --bench scale
 	@$(SUDO) env "PATH=$$PATH" K8SM_UPSTREAM_BIN="$$($(K8SM) upstream path)" cargo bench --quiet -p cli --bench cluster
 	@env K8SM_UPSTREAM_BIN="$$($(K8SM) upstream path)" cargo bench --quiet -p proxy --bench front_door
+
+fuzz: ## runs each fuzz target for 20 s, or FUZZ_SECONDS
+	@scripts/fuzz
 
 docs: build ## writes docs/flags.md from the programs' own help
 	@scripts/docs

@@ -262,6 +262,14 @@ impl Ctl {
         for endpoint in &self.endpoints {
             let args = ["snapshot", "save", text.as_str()];
             let what = "take a snapshot of etcd";
+            // etcdctl waits for ever for one that is lost, and for one that is about to be replaced.
+            if !self.answers(endpoint).await? {
+                last = Error::Failed {
+                    what,
+                    output: format!("{endpoint} does not answer, or has no leader"),
+                };
+                continue;
+            }
             match self.call(what, endpoint, &args, SNAPSHOT_PATIENCE).await {
                 Ok(_) => {
                     let size = std::fs::metadata(&half)
