@@ -13,7 +13,7 @@ use super::{own_program, wait_ready};
 use crate::args::{ArtifactsSource, Install, Manner, Said, Which};
 use crate::artifacts::{self, build::Sources};
 use crate::cluster::api::Cluster;
-use crate::cluster::processes;
+use crate::cluster::{hello, processes};
 use crate::commands::installed::{Changes, put};
 use crate::commands::runtime;
 use crate::error::Error;
@@ -37,7 +37,7 @@ const SIZES: [(&str, &str); 14] = [
     ("framework.cpus", "0.1"),
     ("framework.mem", "256"),
     ("framework.disk", "1024"),
-    ("proxy.cpus", "0.05"),
+    ("proxy.cpus", "0.1"),
     ("proxy.mem", "64"),
 ];
 
@@ -105,6 +105,9 @@ pub(super) fn bring_up(
 
     runtime.block_on(async {
         let mut cluster = Cluster::connect(&home.super_kubeconfig()).await?;
+        if with_hello {
+            cluster.apply(&hello::objects()?, deadline).await?;
+        }
         // Node objects of a cluster that was stopped go on saying that they are ready.
         super::wait_for_nodes(&cluster, agents, begun, deadline, progress).await?;
         match with_hello {
@@ -255,7 +258,8 @@ fn install(
         },
         // This machine has been looked at.
         no_probe: true,
-        wait_nodes: Some(agents),
+        // Nodes are waited for once the example is there, whose pods then start with them.
+        wait_nodes: Some(0),
         manner: Manner {
             yes: true,
             timeout: left.as_secs().max(1),
@@ -277,4 +281,67 @@ fn hand_out(paths: &Paths, settings: &Settings, home: &Home) -> Result<(), Error
     let path = paths.kubeconfig();
     chown(&path, Some(uid), Some(gid))
         .map_err(Error::io(format!("give {} to its owner", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use packaging::options::Layers;
+
+    use super::*;
+    use crate::instance::{FrontDoorPorts, PortChooser};
+
+    #[test]
+    fn what_is_said_to_the_installer_is_allowed() {
+        let paths = Paths::new(std::path::Path::new("/state")).unwrap();
+        let ports = MarathonPorts {
+            api: 8081,
+            artifacts: 8088,
+            api_server: 6444,
+            proxy_http: 6480,
+            proxy_metrics: 6481,
+        };
+        let settings = Settings {
+            version: Settings::current_version(),
+            id: String::new(),
+            name: "kubernetes".to_owned(),
+            address: "192.0.2.7".parse().unwrap(),
+            ports: PortChooser::default().control_plane(6443).unwrap(),
+            framework_port: 10640,
+            mesos: Mesos::Own {
+                agents: 1,
+                master_port: 5050,
+                agent_port: 5051,
+                subnet: None,
+                resources: None,
+            },
+            pod_cidr: "10.244.0.0/16".to_owned(),
+            service_cidr: "10.96.0.0/16".to_owned(),
+            images: Vec::new(),
+            registry_mirrors: vec!["docker.io=http://{address}:5000".to_owned()],
+            programs: "/programs".into(),
+            upstream: "/upstream".into(),
+            framework_args: vec!["--node-max-pods=50".to_owned()],
+            absent_before: Vec::new(),
+            forwarding_before: None,
+            front_door: Some(FrontDoorPorts {
+                legacy: 8080,
+                status: 10641,
+            }),
+            marathon: Some(ports),
+            owner: (0, 0),
+        };
+        let install = install(&paths, &settings, ports, 1, Duration::from_secs(300));
+        let mut layers = Layers::new();
+        for set in &install.said.sets {
+            layers.set(set).unwrap();
+        }
+        let options = layers.finish().unwrap();
+        assert_eq!(options.proxy.legacy_port, 8080);
+        assert_eq!(
+            options.registry.mirrors,
+            ["docker.io=http://192.0.2.7:5000"]
+        );
+        let arguments = ["--node-max-pods=50", "--node-avoid-ports=8080"];
+        assert_eq!(options.framework.extra_args, arguments);
+    }
 }
