@@ -119,16 +119,21 @@ impl Cluster {
         Ok(list.map_err(|e| Error::api("list nodes", &e))?.items)
     }
 
-    /// Names of nodes that are ready and have said so since a moment: a Node object keeps saying
-    /// "ready" for a while after its kubelet has ended.
-    pub async fn nodes_alive_since(&self, moment: SystemTime) -> Result<Vec<String>, Error> {
+    /// Nodes that are ready and have been heard since a moment: a Node object keeps saying "ready"
+    /// for a while after its kubelet has ended.
+    pub async fn nodes_alive_since(&self, moment: SystemTime) -> Result<Vec<Alive>, Error> {
         let heard = self.nodes_heard_since(moment).await?;
         let nodes = self.nodes().await?;
         Ok(nodes
             .into_iter()
             .filter(node_is_ready)
-            .filter_map(|node| node.metadata.name)
-            .filter(|name| heard.contains(name))
+            .filter_map(|node| {
+                Some(Alive {
+                    has_said_so: has_reported_since(&node, moment),
+                    name: node.metadata.name?,
+                })
+            })
+            .filter(|node| heard.contains(&node.name))
             .collect())
     }
 
@@ -220,6 +225,26 @@ fn said(event: &Event) -> String {
         event.reason.as_deref().unwrap_or_default(),
         event.message.as_deref().unwrap_or_default()
     )
+}
+
+/// A node that is ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alive {
+    /// Its name.
+    pub name: String,
+    /// Whether its kubelet has reported its state since the moment that was asked for. One that
+    /// just started renews its lease before that, and one that goes on reports every five minutes.
+    pub has_said_so: bool,
+}
+
+fn has_reported_since(node: &Node, moment: SystemTime) -> bool {
+    // Times of conditions have whole seconds.
+    let moment = moment - std::time::Duration::from_secs(1);
+    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
+    conditions.into_iter().flatten().any(|c| {
+        let heard = c.last_heartbeat_time.as_ref();
+        c.type_ == "Ready" && heard.is_some_and(|time| SystemTime::from(time.0) > moment)
+    })
 }
 
 /// Whether a node says that it is ready.

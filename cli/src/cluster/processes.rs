@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use devcluster::netns::Subnet;
 
 use packaging::control_plane::{ControlPlane, Process, Readiness};
+use packaging::install::artifacts::FILE as LIST;
 use packaging::pki::{Authority, Name};
 
 use crate::catalog::{Catalog, Own};
@@ -150,57 +151,66 @@ pub fn mesos(paths: &Paths, settings: &Settings, program: &Path) -> Vec<ProcessS
     processes
 }
 
-/// Marathon, and who serves the artifacts.
+/// Marathon.
 pub fn marathon(
     paths: &Paths,
     settings: &Settings,
     ports: MarathonPorts,
     program: &Path,
-) -> Vec<ProcessSpec> {
-    let process = |name: &str, args: Vec<String>, port: u16, path: &str, after: Vec<String>| {
-        ProcessSpec {
-            name: name.to_owned(),
-            program: program.to_owned(),
-            args,
-            env: Vec::new(),
-            readiness: Readiness::Http {
-                address: SocketAddr::new(settings.address, port),
-                path: path.to_owned(),
-            },
-            after,
-            stop_seconds: 10,
-            fingerprint: String::new(),
-        }
-        .seal(&[])
-    };
-    let listen = |port| SocketAddr::new(settings.address, port);
-    vec![
-        process(
-            MARATHON,
-            vec![
-                "dev".to_owned(),
-                "marathon".to_owned(),
-                format!("--mesos={}", master_address(settings)),
-                format!("--listen={}", listen(ports.api)),
-                format!("--work-dir={}", paths.mesos().join("marathon").display()),
-            ],
-            ports.api,
-            "/ping",
-            vec![MASTER.to_owned()],
-        ),
-        process(
-            ARTIFACTS,
-            vec![
-                "artifacts".to_owned(),
-                "serve".to_owned(),
-                paths.artifacts().display().to_string(),
-                format!("--listen={}", listen(ports.artifacts)),
-            ],
-            ports.artifacts,
-            &format!("/{}", packaging::install::artifacts::FILE),
-            Vec::new(),
-        ),
-    ]
+) -> ProcessSpec {
+    let listen = SocketAddr::new(settings.address, ports.api);
+    let args = vec![
+        "dev".to_owned(),
+        "marathon".to_owned(),
+        format!("--mesos={}", master_address(settings)),
+        format!("--listen={listen}"),
+        format!("--work-dir={}", paths.mesos().join("marathon").display()),
+    ];
+    ProcessSpec {
+        name: MARATHON.to_owned(),
+        program: program.to_owned(),
+        args,
+        env: Vec::new(),
+        readiness: Readiness::Http {
+            address: listen,
+            path: "/ping".to_owned(),
+        },
+        after: vec![MASTER.to_owned()],
+        stop_seconds: 10,
+        fingerprint: String::new(),
+    }
+    .seal(&[])
+}
+
+/// Who serves the artifacts, which are there. It reads their list once: another list is another
+/// process.
+pub fn artifacts(
+    paths: &Paths,
+    settings: &Settings,
+    ports: MarathonPorts,
+    program: &Path,
+) -> ProcessSpec {
+    let listen = SocketAddr::new(settings.address, ports.artifacts);
+    let args = vec![
+        "artifacts".to_owned(),
+        "serve".to_owned(),
+        paths.artifacts().display().to_string(),
+        format!("--listen={listen}"),
+    ];
+    ProcessSpec {
+        name: ARTIFACTS.to_owned(),
+        program: program.to_owned(),
+        args,
+        env: Vec::new(),
+        readiness: Readiness::Http {
+            address: listen,
+            path: format!("/{LIST}"),
+        },
+        after: Vec::new(),
+        stop_seconds: 10,
+        fingerprint: String::new(),
+    }
+    .seal(&[paths.artifacts().join(LIST)])
 }
 
 /// Marathon's address.

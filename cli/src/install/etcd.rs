@@ -124,7 +124,9 @@ impl Ctl {
         if endpoints.is_empty() {
             return Err(Error::External);
         }
-        let program = program(programs, "etcdctl")?;
+        // As it was installed, where nothing else is said.
+        let noted = home.read().ok().flatten().and_then(|r| r.programs);
+        let program = program(programs.or(noted.as_deref()), "etcdctl")?;
         let pki = Pki::new(home.pki());
         let args = vec![
             format!(

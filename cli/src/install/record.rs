@@ -80,6 +80,9 @@ pub struct Record {
     pub artifacts_url: String,
     /// Their list.
     pub artifacts: Manifest,
+    /// Folder of the upstream programs that it was installed with, if that was said.
+    #[serde(default)]
+    pub programs: Option<PathBuf>,
     /// How members of etcd begin that have been replaced, by their numbers.
     #[serde(default)]
     pub etcd_states: BTreeMap<u8, MemberState>,

@@ -154,6 +154,9 @@ pub(super) async fn run(
             record.marathon = marathon;
             record.artifacts = placed.manifest.clone();
             record.artifacts_url.clone_from(&placed.url);
+            if let Some(dir) = &args.artifacts.upstream_dir {
+                record.programs = Some(absolute(dir)?);
+            }
             // Only where it is about to end: a change restarts the members.
             if record.phase == Phase::Installing && record.first_start_until < now + 3600 {
                 record.first_start_until = now + FIRST_START_SECONDS;
@@ -173,6 +176,10 @@ pub(super) async fn run(
             first_start_until: now + FIRST_START_SECONDS,
             artifacts_url: placed.url.clone(),
             artifacts: placed.manifest.clone(),
+            programs: match &args.artifacts.upstream_dir {
+                Some(dir) => Some(absolute(dir)?),
+                None => None,
+            },
             etcd_states: Default::default(),
             replacing: None,
             framework_id: None,
@@ -216,6 +223,10 @@ pub(super) async fn run(
     session.go(&wanted, steps, end).await?;
     session.result()?;
     Ok(Some(record))
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, install::Error> {
+    std::path::absolute(path).map_err(install::Error::io("find", path))
 }
 
 /// Looks at the agents from within, and says what is there.

@@ -4,12 +4,11 @@
 
 use std::fs;
 use std::os::unix::fs::chown;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use packaging::files::{SECRET, write_atomic};
-use packaging::install::artifacts::FILE;
 
-use super::{own_program, wait_ready};
+use super::{Begun, own_program, wait_ready};
 use crate::args::{ArtifactsSource, Install, Manner, Said, Which};
 use crate::artifacts::{self, build::Sources};
 use crate::cluster::api::Cluster;
@@ -46,7 +45,7 @@ pub(super) fn bring_up(
     paths: &Paths,
     settings: &Settings,
     ports: MarathonPorts,
-    begun: SystemTime,
+    begun: Begun,
     with_hello: bool,
     deadline: Instant,
     progress: &Progress,
@@ -63,12 +62,11 @@ pub(super) fn bring_up(
         generation: before.generation + 1,
         processes: processes::mesos(paths, settings, &program),
     };
+    let marathon = processes::marathon(paths, settings, ports, &program);
+    spec.processes.push(marathon);
     let serving = |p: &&crate::supervise::ProcessSpec| p.name == processes::ARTIFACTS;
-    let had = before.processes.iter().find(serving).cloned();
-    let own = processes::marathon(paths, settings, ports, &program);
     spec.processes
-        .extend(own.into_iter().filter(|p| p.name == processes::MARATHON));
-    spec.processes.extend(had);
+        .extend(before.processes.iter().find(serving).cloned());
     supervisor.apply(&spec, &settings.id)?;
 
     // While Mesos starts.
@@ -81,13 +79,9 @@ pub(super) fn bring_up(
     let built = artifacts::build(&paths.artifacts(), None, &sources, |file| step.detail(file))
         .map_err(crate::install::Error::from)?;
     step.done(&format!("{} files", built.files.len()));
-    // The list is read once: another one is another process.
-    let list = paths.artifacts().join(FILE);
     spec.processes.retain(|p| p.name != processes::ARTIFACTS);
-    let own = processes::marathon(paths, settings, ports, &program);
-    let own = own.into_iter().filter(|p| p.name == processes::ARTIFACTS);
-    spec.processes
-        .extend(own.map(|p| p.seal(std::slice::from_ref(&list))));
+    let serving = processes::artifacts(paths, settings, ports, &program);
+    spec.processes.push(serving);
     spec.generation += 1;
     supervisor.apply(&spec, &settings.id)?;
     for process in &spec.processes {

@@ -7,6 +7,7 @@
 mod apps;
 mod choose;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -133,6 +134,14 @@ fn check_machine(
     }
 }
 
+/// From when on what nodes say counts.
+#[derive(Debug, Clone, Copy)]
+struct Begun {
+    moment: SystemTime,
+    /// The cluster was stopped, or its supervisor had ended: what Node objects say may be old.
+    was_down: bool,
+}
+
 /// From settings to a running cluster.
 fn bring_up(
     paths: &Paths,
@@ -141,10 +150,15 @@ fn bring_up(
     deadline: Instant,
     progress: &Progress,
 ) -> Result<(), Error> {
-    // Of a cluster that was stopped only what nodes say from now on counts.
     let begun = match Supervisor::new(paths).process() {
-        Some(_) => SystemTime::now() - LEASE_AGE,
-        None => SystemTime::now(),
+        Some(_) => Begun {
+            moment: SystemTime::now() - LEASE_AGE,
+            was_down: false,
+        },
+        None => Begun {
+            moment: SystemTime::now(),
+            was_down: true,
+        },
     };
     let catalog = Catalog::new(Some(&settings.programs), &settings.upstream)?;
     paths.create()?;
@@ -385,10 +399,13 @@ fn describe(report: Option<&Report>) -> String {
 async fn wait_for_nodes(
     cluster: &Cluster,
     wanted: u32,
-    begun: SystemTime,
+    begun: Begun,
     deadline: Instant,
     progress: &Progress,
 ) -> Result<(), Error> {
+    /// One whose state is from before counts if it stays ready for so long: a kubelet that has just
+    /// started would have said by then that it is not.
+    const STEADY: Duration = Duration::from_secs(5);
     /// A node that takes longer than this may never come: the pods' events say why.
     const USUAL: Duration = Duration::from_secs(10);
     /// Between two looks at the events.
@@ -397,17 +414,26 @@ async fn wait_for_nodes(
     let mut look_at = start + USUAL;
     let mut why = None;
     let mut step = progress.step("nodes");
+    let mut seen: HashMap<String, Instant> = HashMap::new();
     loop {
         if Instant::now() >= look_at {
             why = cluster.last_failed_scheduling().await.unwrap_or(why);
             look_at = Instant::now() + LOOK;
         }
-        let mut text = match cluster.nodes_alive_since(begun).await {
-            Ok(alive) if alive.len() >= usize::try_from(wanted).unwrap_or(usize::MAX) => {
-                step.done(&format!("{} ready", alive.len()));
-                return Ok(());
+        let mut text = match cluster.nodes_alive_since(begun.moment).await {
+            Ok(alive) => {
+                seen.retain(|name, _| alive.iter().any(|node| node.name == *name));
+                let sure = alive.iter().filter(|node| {
+                    let since = seen.entry(node.name.clone()).or_insert_with(Instant::now);
+                    !begun.was_down || node.has_said_so || since.elapsed() >= STEADY
+                });
+                let ready = sure.count();
+                if ready >= usize::try_from(wanted).unwrap_or(usize::MAX) {
+                    step.done(&format!("{ready} ready"));
+                    return Ok(());
+                }
+                format!("{ready} of {wanted} are ready")
             }
-            Ok(alive) => format!("{} of {wanted} are ready", alive.len()),
             Err(error) => error.to_string(),
         };
         if let Some(why) = &why {
