@@ -68,7 +68,7 @@ bench: setup-bench release ## speed and memory, as ratios in one run
 	@$(SUDO) env "PATH=$$PATH" K8SM_UPSTREAM_BIN="$$($(K8SM) upstream path)" cargo bench --quiet -p cli --bench cluster
 	@env K8SM_UPSTREAM_BIN="$$($(K8SM) upstream path)" cargo bench --quiet -p proxy --bench front_door
 
-fuzz: ## runs each fuzz target for 20 s, or FUZZ_SECONDS
+fuzz: setup-fuzz ## runs each fuzz target for 20 s, or FUZZ_SECONDS
 	@scripts/fuzz
 
 docs: build ## writes docs/flags.md from the programs' own help

@@ -126,8 +126,12 @@ fn run(program: &Path, paths: &Paths) -> std::io::Result<ExitStatus> {
 mod tests {
     use std::time::Duration;
 
+    use packaging::install::preflight::Choice;
+    use packaging::marathon::{AgentHost, EtcdStorage};
+    use packaging::options::Options;
+
     use super::*;
-    use crate::instance::{Mesos, PortChooser};
+    use crate::instance::MarathonPorts;
 
     #[test]
     fn certificates_are_due_when_a_third_of_their_life_is_left() {
@@ -135,30 +139,11 @@ mod tests {
         let paths = Paths::with_run_root(&dir.path().join("state"), dir.path()).unwrap();
         paths.create().unwrap();
         let settings = Settings {
-            version: Settings::current_version(),
-            id: "id".to_owned(),
-            name: "test".to_owned(),
-            address: "192.0.2.7".parse().unwrap(),
-            ports: PortChooser::default().control_plane(6443).unwrap(),
-            framework_port: 1,
-            mesos: Mesos::Existing {
-                url: "m:5050".to_owned(),
-            },
-            pod_cidr: "10.244.0.0/16".to_owned(),
-            service_cidr: "10.96.0.0/16".to_owned(),
-            images: vec![],
-            registry_mirrors: vec![],
-            programs: "/bin".into(),
-            upstream: "/bin".into(),
-            framework_args: vec![],
-            absent_before: vec![],
-            forwarding_before: None,
-            front_door: None,
-            marathon: None,
             owner: (
                 nix::unistd::getuid().as_raw(),
                 nix::unistd::getgid().as_raw(),
             ),
+            ..Settings::sample()
         };
         let now = SystemTime::now();
         let in_days = |days: u64| now + Duration::from_secs(days * 86_400);
@@ -174,5 +159,47 @@ mod tests {
         assert!(all[0].reason.contains("days"), "{all:?}");
         let late = due(&paths, &settings, in_days(400)).unwrap();
         assert!(late[0].reason.contains("expired"), "{late:?}");
+    }
+
+    #[test]
+    fn so_are_those_of_marathons_apps_once_there_is_a_record() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::with_run_root(&dir.path().join("state"), dir.path()).unwrap();
+        let settings = Settings {
+            marathon: Some(MarathonPorts {
+                api: 8081,
+                artifacts: 8088,
+                api_server: 6444,
+                proxy_http: 6480,
+                proxy_metrics: 6481,
+            }),
+            ..Settings::sample()
+        };
+        let in_days = |days: u64| SystemTime::now() + Duration::from_secs(days * 86_400);
+        assert_eq!(due(&paths, &settings, in_days(400)).unwrap(), []);
+
+        let host = AgentHost {
+            hostname: "agent-1".to_owned(),
+            address: [192, 0, 2, 1].into(),
+        };
+        let choice = Choice {
+            etcd_hosts: vec![host.clone()],
+            etcd_storage: EtcdStorage::HostPath,
+            api_hosts: vec![host],
+            pki: "file".to_owned(),
+            why: Vec::new(),
+        };
+        let home = Home::new(Some(&paths.installed()), &settings.name).unwrap();
+        home.create().unwrap();
+        install::keys::ensure(&home, &Options::default(), &choice).unwrap();
+        let record = serde_json::json!({
+            "version": 1, "id": "id", "name": "kubernetes", "phase": "installed", "options": {},
+            "marathon": "http://192.0.2.7:8081", "choice": choice, "first_start_until": 0,
+            "artifacts_url": "", "artifacts": {"version": 1, "files": {}, "components": {}},
+        });
+        std::fs::write(home.record(), record.to_string()).unwrap();
+        assert_eq!(due(&paths, &settings, in_days(200)).unwrap(), []);
+        let all = due(&paths, &settings, in_days(280)).unwrap();
+        assert!(all.iter().any(|due| due.name == "apiserver"), "{all:?}");
     }
 }

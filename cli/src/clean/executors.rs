@@ -1,5 +1,6 @@
-//! Ends what an instance's agents run, in order. Executors: each stops its kubelet, then its containers with their
-//! grace, and cleans up after itself. One that does not manage that in time is killed.
+//! Ends what an instance's agents run, in order: a framework that is a task, and executors, each of
+//! which stops its kubelet, then its containers with their grace, and cleans up after itself. What
+//! does not manage that in time is killed.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -28,21 +29,21 @@ fn end_program(
     mut on_wait: impl FnMut(usize),
 ) -> bool {
     let roots = cgroups::roots(paths);
-    let executors: Vec<ProcessId> = find(&roots, program);
-    for executor in &executors {
+    let found: Vec<ProcessId> = find(&roots, program);
+    for process in &found {
         // It may have ended meanwhile.
-        let _ = executor.signal(Signal::TERM);
+        let _ = process.signal(Signal::TERM);
     }
     let begun = Instant::now();
     loop {
-        let left = executors.iter().filter(|e| e.is_alive()).count();
+        let left = found.iter().filter(|e| e.is_alive()).count();
         if left == 0 {
             return true;
         }
         if begun.elapsed() >= patience {
             // Their connections would keep the API server from ending. Their guards do the rest.
-            for executor in &executors {
-                let _ = executor.signal(Signal::KILL);
+            for process in &found {
+                let _ = process.signal(Signal::KILL);
             }
             return false;
         }

@@ -74,16 +74,10 @@ pub fn agent_resources(settings: &Settings) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::instance::{FrontDoorPorts, PortChooser};
+    use crate::instance::FrontDoorPorts;
 
     fn settings(agents: u32, resources: Option<&str>, front_door: bool) -> Settings {
         Settings {
-            version: Settings::current_version(),
-            id: String::new(),
-            name: "kubernetes".to_owned(),
-            address: "192.0.2.7".parse().unwrap(),
-            ports: PortChooser::default().control_plane(6443).unwrap(),
-            framework_port: 10640,
             mesos: Mesos::Own {
                 agents,
                 master_port: 5050,
@@ -91,21 +85,11 @@ mod tests {
                 subnet: None,
                 resources: resources.map(str::to_owned),
             },
-            pod_cidr: "10.244.0.0/16".to_owned(),
-            service_cidr: "10.96.0.0/16".to_owned(),
-            images: Vec::new(),
-            registry_mirrors: Vec::new(),
-            programs: "/programs".into(),
-            upstream: "/upstream".into(),
-            framework_args: Vec::new(),
-            absent_before: Vec::new(),
-            forwarding_before: None,
             front_door: front_door.then_some(FrontDoorPorts {
                 legacy: 8080,
                 status: 10641,
             }),
-            marathon: None,
-            owner: (0, 0),
+            ..Settings::sample()
         }
     }
 

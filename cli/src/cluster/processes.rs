@@ -17,7 +17,6 @@ use crate::supervise::ProcessSpec;
 pub const MASTER: &str = "mesos-master";
 /// Name of the framework's process.
 pub const FRAMEWORK: &str = "framework";
-
 /// Name of Marathon's process.
 pub const MARATHON: &str = "marathon";
 /// Name of the process that serves what agents fetch.
@@ -64,6 +63,31 @@ fn spec(process: Process, catalog: &Catalog) -> ProcessSpec {
     }
 }
 
+/// A process of this very program, which is ready when it answers over HTTP.
+fn own(
+    name: &str,
+    program: &Path,
+    args: Vec<String>,
+    (address, path): (SocketAddr, &str),
+    after: Vec<String>,
+    inputs: &[PathBuf],
+) -> ProcessSpec {
+    ProcessSpec {
+        name: name.to_owned(),
+        program: program.to_owned(),
+        args,
+        env: Vec::new(),
+        readiness: Readiness::Http {
+            address,
+            path: path.to_owned(),
+        },
+        after,
+        stop_seconds: 10,
+        fingerprint: String::new(),
+    }
+    .seal(inputs)
+}
+
 /// Mesos' processes, none for a Mesos that exists.
 pub fn mesos(paths: &Paths, settings: &Settings, program: &Path) -> Vec<ProcessSpec> {
     let Mesos::Own {
@@ -78,25 +102,12 @@ pub fn mesos(paths: &Paths, settings: &Settings, program: &Path) -> Vec<ProcessS
     };
     let master = SocketAddr::new(settings.address, *master_port);
     let subnet: Option<Subnet> = subnet.as_ref().and_then(|s| s.parse().ok());
-    let process = |name: String, args: Vec<String>, address: SocketAddr, after: Vec<String>| {
-        ProcessSpec {
-            name,
-            program: program.to_owned(),
-            args,
-            env: Vec::new(),
-            readiness: Readiness::Http {
-                address,
-                path: "/health".to_owned(),
-            },
-            after,
-            stop_seconds: 10,
-            fingerprint: String::new(),
-        }
-        .seal(&[])
+    let process = |name: &str, args, address, after| {
+        own(name, program, args, (address, "/health"), after, &[])
     };
     let word = |w: &str| w.to_owned();
     let mut processes = vec![process(
-        MASTER.to_owned(),
+        MASTER,
         vec![
             word("dev"),
             word("mesos"),
@@ -142,7 +153,7 @@ pub fn mesos(paths: &Paths, settings: &Settings, program: &Path) -> Vec<ProcessS
             args.push(format!("--resources={resources}"));
         }
         processes.push(process(
-            agent_name(number),
+            &agent_name(number),
             args,
             listen,
             vec![MASTER.to_owned()],
@@ -166,20 +177,8 @@ pub fn marathon(
         format!("--listen={listen}"),
         format!("--work-dir={}", paths.mesos().join("marathon").display()),
     ];
-    ProcessSpec {
-        name: MARATHON.to_owned(),
-        program: program.to_owned(),
-        args,
-        env: Vec::new(),
-        readiness: Readiness::Http {
-            address: listen,
-            path: "/ping".to_owned(),
-        },
-        after: vec![MASTER.to_owned()],
-        stop_seconds: 10,
-        fingerprint: String::new(),
-    }
-    .seal(&[])
+    let after = vec![MASTER.to_owned()];
+    own(MARATHON, program, args, (listen, "/ping"), after, &[])
 }
 
 /// Who serves the artifacts, which are there. It reads their list once: another list is another
@@ -197,20 +196,9 @@ pub fn artifacts(
         paths.artifacts().display().to_string(),
         format!("--listen={listen}"),
     ];
-    ProcessSpec {
-        name: ARTIFACTS.to_owned(),
-        program: program.to_owned(),
-        args,
-        env: Vec::new(),
-        readiness: Readiness::Http {
-            address: listen,
-            path: format!("/{LIST}"),
-        },
-        after: Vec::new(),
-        stop_seconds: 10,
-        fingerprint: String::new(),
-    }
-    .seal(&[paths.artifacts().join(LIST)])
+    let list = paths.artifacts().join(LIST);
+    let ready = (listen, &*format!("/{LIST}"));
+    own(ARTIFACTS, program, args, ready, Vec::new(), &[list])
 }
 
 /// Marathon's address.

@@ -9,10 +9,10 @@ use crate::cluster::{processes, teardown};
 use crate::error::Error;
 use crate::instance::{self, Lock, Mesos, Paths, Settings};
 use crate::preflight;
-use crate::progress::Progress;
+use crate::progress::{Progress, Step};
 use crate::supervise::{self, Spec, Supervisor};
 
-/// How long the framework may take to end.
+/// How long the framework, or Marathon, may take to end.
 const FRAMEWORK_PATIENCE: Duration = Duration::from_secs(10);
 /// How long nodes may take to stop their pods. CoreDNS takes 5 s (its `lameduck`); Kubernetes'
 /// default grace, 30 s, is more than somebody who removes everything wants to wait.
@@ -89,27 +89,14 @@ fn end_pods(
         Mesos::Own { .. } => None,
         Mesos::Existing { url } => Some(url),
     };
-    let runs = |name: &str| {
-        supervisor
-            .status()
-            .and_then(|s| s.of(name).map(|r| r.pid.is_some()))
-            .unwrap_or(false)
-    };
-    if (existing.is_some() && !remove) || supervisor.process().is_none() || !runs("kube-apiserver")
+    if (existing.is_some() && !remove)
+        || supervisor.process().is_none()
+        || !runs(supervisor, "kube-apiserver")
     {
         return Ok(());
     }
-    let mut step = progress.step("pods");
-    let mut spec = Spec::read(&paths.spec())
-        .map_err(supervise::client::Error::from)?
-        .unwrap_or_default();
-    spec.processes.retain(|p| p.name != processes::FRAMEWORK);
-    spec.generation += 1;
-    supervisor.apply(&spec, &settings.id)?;
-    let begun = Instant::now();
-    while runs(processes::FRAMEWORK) && begun.elapsed() < FRAMEWORK_PATIENCE {
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let step = progress.step("pods");
+    end_process(processes::FRAMEWORK, paths, settings, supervisor)?;
     if let Some(url) = existing {
         match teardown(paths, settings, url) {
             Ok(()) => step.done("Mesos ends them, within the executors' grace"),
@@ -122,14 +109,44 @@ fn end_pods(
         }
         return Ok(());
     }
+    end_nodes(paths, step);
+    Ok(())
+}
+
+fn runs(supervisor: &Supervisor<'_>, name: &str) -> bool {
+    let status = supervisor.status();
+    status.is_some_and(|s| s.of(name).is_some_and(|report| report.pid.is_some()))
+}
+
+/// Has the supervisor end a process for good, and waits for its end.
+fn end_process(
+    name: &str,
+    paths: &Paths,
+    settings: &Settings,
+    supervisor: &Supervisor<'_>,
+) -> Result<(), Error> {
+    let mut spec = Spec::read(&paths.spec())
+        .map_err(supervise::client::Error::from)?
+        .unwrap_or_default();
+    spec.processes.retain(|p| p.name != name);
+    spec.generation += 1;
+    supervisor.apply(&spec, &settings.id)?;
+    let begun = Instant::now();
+    while runs(supervisor, name) && begun.elapsed() < FRAMEWORK_PATIENCE {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Ends the executors of agents of ours, and the pods with them.
+fn end_nodes(paths: &Paths, mut step: Step) {
     let ended = clean::executors::end(paths, PODS_PATIENCE, |left| {
         step.detail(&format!("{left} node(s) still stop their pods"));
     });
     step.done(if ended { "ended" } else { "some are killed" });
-    Ok(())
 }
 
-/// The same where the framework is one of Marathon's apps: Marathon, which would start it again,
+/// Ends the pods where the framework is one of Marathon's apps: Marathon, which would start it again,
 /// ends first.
 fn end_apps_pods(
     paths: &Paths,
@@ -140,29 +157,10 @@ fn end_apps_pods(
     if supervisor.process().is_none() {
         return Ok(());
     }
-    let mut step = progress.step("pods");
-    let mut spec = Spec::read(&paths.spec())
-        .map_err(supervise::client::Error::from)?
-        .unwrap_or_default();
-    spec.processes.retain(|p| p.name != processes::MARATHON);
-    spec.generation += 1;
-    supervisor.apply(&spec, &settings.id)?;
-    let runs = || {
-        let status = supervisor.status();
-        status.is_some_and(|s| {
-            s.of(processes::MARATHON)
-                .is_some_and(|report| report.pid.is_some())
-        })
-    };
-    let begun = Instant::now();
-    while runs() && begun.elapsed() < FRAMEWORK_PATIENCE {
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let step = progress.step("pods");
+    end_process(processes::MARATHON, paths, settings, supervisor)?;
     clean::executors::end_framework(paths, FRAMEWORK_PATIENCE);
-    let ended = clean::executors::end(paths, PODS_PATIENCE, |left| {
-        step.detail(&format!("{left} node(s) still stop their pods"));
-    });
-    step.done(if ended { "ended" } else { "some are killed" });
+    end_nodes(paths, step);
     Ok(())
 }
 

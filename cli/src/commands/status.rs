@@ -332,33 +332,16 @@ fn stage(stage: &Stage) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::instance::{Mesos, PortChooser};
+    use crate::instance::Mesos;
 
     #[test]
     fn status_shows_processes_nodes_and_where_things_are() {
         let paths = Paths::new(std::path::Path::new("/state")).unwrap();
         let settings = Settings {
-            version: 1,
-            id: "id".to_owned(),
-            name: "kubernetes".to_owned(),
-            address: "192.0.2.7".parse().unwrap(),
-            ports: PortChooser::default().control_plane(6443).unwrap(),
-            framework_port: 1,
             mesos: Mesos::Existing {
                 url: "zk://a/mesos".to_owned(),
             },
-            pod_cidr: "10.244.0.0/16".to_owned(),
-            service_cidr: "10.96.0.0/16".to_owned(),
-            images: Vec::new(),
-            registry_mirrors: Vec::new(),
-            programs: "/bin".into(),
-            upstream: "/bin".into(),
-            framework_args: vec![],
-            absent_before: vec![],
-            forwarding_before: None,
-            front_door: None,
-            marathon: None,
-            owner: (0, 0),
+            ..Settings::sample()
         };
         let report = |name: &str, stage, pid, error: Option<&str>| Report {
             name: name.to_owned(),

@@ -234,12 +234,12 @@ pub fn is_free(port: u16) -> bool {
     TcpListener::bind(SocketAddr::from(([0, 0, 0, 0], port))).is_ok()
 }
 
+/// Settings for tests.
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn settings() -> Settings {
-        Settings {
+impl Settings {
+    /// Of a cluster on a Mesos that exists, at its defaults.
+    pub(crate) fn sample() -> Self {
+        Self {
             version: VERSION,
             id: "0b6a8d3c".to_owned(),
             name: "kubernetes".to_owned(),
@@ -263,6 +263,11 @@ mod tests {
             owner: (0, 0),
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     fn instance() -> (tempfile::TempDir, Paths) {
         let dir = tempfile::tempdir().unwrap();
@@ -274,8 +279,8 @@ mod tests {
     fn settings_survive_being_written() {
         let (_dir, paths) = instance();
         assert_eq!(Settings::read(&paths).unwrap(), None);
-        settings().write(&paths).unwrap();
-        assert_eq!(Settings::read(&paths).unwrap(), Some(settings()));
+        Settings::sample().write(&paths).unwrap();
+        assert_eq!(Settings::read(&paths).unwrap(), Some(Settings::sample()));
     }
 
     #[test]
@@ -288,7 +293,7 @@ mod tests {
         std::fs::write(paths.settings(), "{\"version\": 99}").unwrap();
         let error = Settings::read(&paths).unwrap_err().to_string();
         assert!(error.contains("newer k8sm"), "{error}");
-        let mut bad = settings();
+        let mut bad = Settings::sample();
         bad.pod_cidr = "10.0.0.1/8".to_owned();
         bad.write(&paths).unwrap();
         let error = Settings::read(&paths).unwrap_err().to_string();
@@ -299,7 +304,7 @@ mod tests {
     fn a_password_is_not_for_everybody() {
         use std::os::unix::fs::PermissionsExt;
         let (_dir, paths) = instance();
-        let mut with = settings();
+        let mut with = Settings::sample();
         let url = "zk://user:secret@a:2181,b:2181/mesos".to_owned();
         with.mesos = Mesos::Existing { url: url.clone() };
         with.write(&paths).unwrap();

@@ -28,7 +28,13 @@ fn a_cluster_of_marathons_apps_outlives_mesos_marathon_and_each_app() {
     assert!(!before.is_empty());
 
     // Marathon starts what dies; pods do not notice.
-    for program in ["etcd", "kube-apiserver", "k8sm-framework"] {
+    for program in [
+        "etcd",
+        "kube-apiserver",
+        "kube-controller-manager",
+        "k8sm-framework",
+        "k8sm-proxy",
+    ] {
         kill(&cluster, program);
         cluster.wait(&format!("all is ready with {program}"), 60, || {
             is_ready(&cluster) && cluster.try_kubectl(&["get", "nodes"]).is_ok()

@@ -28,6 +28,14 @@ fn the_first_readmes_commands_work_with_an_identity_that_reaches_no_further() {
     cluster.finish();
 }
 
+/// The same door where a supervisor runs it.
+pub fn pods_are_listed(cluster: &Cluster) {
+    let port = cluster.settings()["front_door"]["legacy"].clone();
+    let (code, text) = curl(&[&format!("http://localhost:{port}/api/v1beta1/pods")]);
+    assert_eq!(code, 200, "{text}");
+    assert!(text.contains("\"PodList\""), "{text}");
+}
+
 /// What curl prints, and the HTTP status.
 fn curl(args: &[&str]) -> (u16, String) {
     let output = Command::new("curl")

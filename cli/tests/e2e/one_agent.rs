@@ -2,7 +2,7 @@
 //! when Mesos has its resources back.
 
 use crate::support::{BUSYBOX, Cluster};
-use crate::{commands, extension};
+use crate::{commands, extension, front_door};
 
 const POD: &str = "
 apiVersion: v1
@@ -47,7 +47,8 @@ spec:
 
 #[test]
 fn an_ordinary_pod_lives_on_mesos_from_its_creation_to_its_end() {
-    let cluster = Cluster::up(1, &[]);
+    let cluster = Cluster::up(1, &["--legacy-port=8080"]);
+    front_door::pods_are_listed(&cluster);
     hello_is_served_and_each_pod_is_one_task(&cluster);
     a_pod_has_its_volumes_probes_and_commands(&cluster);
     a_deleted_pod_gives_its_resources_back(&cluster);

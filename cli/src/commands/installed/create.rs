@@ -38,7 +38,7 @@ pub fn install(state_dir: &Path, args: &Install) -> Result<(), Error> {
 
 /// What becomes of options that differ from those of a complete cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Changes {
+pub(super) enum Changes {
     /// `upgrade` makes them, which saves the cluster first.
     Refused,
     /// They are made, for a cluster of one machine.
@@ -47,13 +47,10 @@ pub enum Changes {
 
 /// Installs, goes on with an installation, or brings a complete one to what is said; somebody else
 /// tells about it.
-pub async fn put(
-    home: &Home,
-    args: &Install,
-    changes: Changes,
-    progress: &Progress,
-) -> Result<(), install::Error> {
-    run(home, args, None, changes, progress).await.map(|_| ())
+pub async fn put(home: &Home, args: &Install, progress: &Progress) -> Result<(), install::Error> {
+    run(home, args, None, Changes::Made, progress)
+        .await
+        .map(|_| ())
 }
 
 /// The cluster's name: the command line's, else the options'.
@@ -147,6 +144,8 @@ pub(super) async fn run(
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| d.as_secs());
+    let programs = args.artifacts.upstream_dir.as_deref().map(absolute);
+    let programs = programs.transpose()?;
     let mut record = match before {
         Some(mut record) => {
             record.options = options.changed();
@@ -154,9 +153,7 @@ pub(super) async fn run(
             record.marathon = marathon;
             record.artifacts = placed.manifest.clone();
             record.artifacts_url.clone_from(&placed.url);
-            if let Some(dir) = &args.artifacts.upstream_dir {
-                record.programs = Some(absolute(dir)?);
-            }
+            record.programs = programs.or(record.programs);
             // Only where it is about to end: a change restarts the members.
             if record.phase == Phase::Installing && record.first_start_until < now + 3600 {
                 record.first_start_until = now + FIRST_START_SECONDS;
@@ -176,10 +173,7 @@ pub(super) async fn run(
             first_start_until: now + FIRST_START_SECONDS,
             artifacts_url: placed.url.clone(),
             artifacts: placed.manifest.clone(),
-            programs: match &args.artifacts.upstream_dir {
-                Some(dir) => Some(absolute(dir)?),
-                None => None,
-            },
+            programs,
             etcd_states: Default::default(),
             replacing: None,
             framework_id: None,

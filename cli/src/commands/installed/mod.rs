@@ -25,7 +25,7 @@ use crate::instance::{DEFAULT_STATE_DIR, INSTALLED};
 
 pub use backup::{backup, restore};
 pub use certs::{certs, kubeconfig};
-pub use create::{Changes, install, put};
+pub use create::{install, put};
 pub use doctor::doctor;
 pub use files::{completion, man, options, render};
 pub use lifecycle::{start, stop, uninstall};

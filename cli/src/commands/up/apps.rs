@@ -13,7 +13,7 @@ use crate::args::{ArtifactsSource, Install, Manner, Said, Which};
 use crate::artifacts::{self, build::Sources};
 use crate::cluster::api::Cluster;
 use crate::cluster::{hello, processes};
-use crate::commands::installed::{Changes, put};
+use crate::commands::installed::put;
 use crate::commands::runtime;
 use crate::error::Error;
 use crate::install::{Home, Site};
@@ -94,7 +94,7 @@ pub(super) fn bring_up(
     let home = Home::new(Some(&paths.installed()), &settings.name)?;
     let left = deadline.saturating_duration_since(Instant::now());
     let install = install(paths, settings, ports, agents, left);
-    runtime.block_on(put(&home, &install, Changes::Made, progress))?;
+    runtime.block_on(put(&home, &install, progress))?;
     hand_out(paths, settings, &home)?;
 
     runtime.block_on(async {
@@ -105,7 +105,7 @@ pub(super) fn bring_up(
         // Node objects of a cluster that was stopped go on saying that they are ready.
         super::wait_for_nodes(&cluster, agents, begun, deadline, progress).await?;
         match with_hello {
-            true => super::deploy_hello(&mut cluster, deadline, progress)
+            true => super::wait_for_hello(&cluster, deadline, progress)
                 .await
                 .map(Some),
             false => Ok(None),
@@ -282,7 +282,7 @@ mod tests {
     use packaging::options::Layers;
 
     use super::*;
-    use crate::instance::{FrontDoorPorts, PortChooser};
+    use crate::instance::FrontDoorPorts;
 
     #[test]
     fn what_is_said_to_the_installer_is_allowed() {
@@ -295,12 +295,6 @@ mod tests {
             proxy_metrics: 6481,
         };
         let settings = Settings {
-            version: Settings::current_version(),
-            id: String::new(),
-            name: "kubernetes".to_owned(),
-            address: "192.0.2.7".parse().unwrap(),
-            ports: PortChooser::default().control_plane(6443).unwrap(),
-            framework_port: 10640,
             mesos: Mesos::Own {
                 agents: 1,
                 master_port: 5050,
@@ -308,21 +302,14 @@ mod tests {
                 subnet: None,
                 resources: None,
             },
-            pod_cidr: "10.244.0.0/16".to_owned(),
-            service_cidr: "10.96.0.0/16".to_owned(),
-            images: Vec::new(),
             registry_mirrors: vec!["docker.io=http://{address}:5000".to_owned()],
-            programs: "/programs".into(),
-            upstream: "/upstream".into(),
             framework_args: vec!["--node-max-pods=50".to_owned()],
-            absent_before: Vec::new(),
-            forwarding_before: None,
             front_door: Some(FrontDoorPorts {
                 legacy: 8080,
                 status: 10641,
             }),
             marathon: Some(ports),
-            owner: (0, 0),
+            ..Settings::sample()
         };
         let install = install(&paths, &settings, ports, 1, Duration::from_secs(300));
         let mut layers = Layers::new();

@@ -257,7 +257,8 @@ fn bring_up(
 
     let mut page = None;
     if with_hello {
-        page = Some(runtime.block_on(deploy_hello(&mut cluster, deadline, progress))?);
+        runtime.block_on(cluster.apply(&hello::objects()?, deadline))?;
+        page = Some(runtime.block_on(wait_for_hello(&cluster, deadline, progress))?);
     }
     report(paths, settings, page, progress);
     Ok(())
@@ -452,14 +453,14 @@ async fn wait_for_nodes(
     }
 }
 
-async fn deploy_hello(
-    cluster: &mut Cluster,
+/// The page of the example, whose objects are there.
+async fn wait_for_hello(
+    cluster: &Cluster,
     deadline: Instant,
     progress: &Progress,
 ) -> Result<(String, String), Error> {
     let begun = Instant::now();
     let mut step = progress.step("hello, the example");
-    cluster.apply(&hello::objects()?, deadline).await?;
     match hello::wait(cluster, deadline, |why| step.detail(why)).await? {
         Ok((url, text)) => {
             step.done("");
