@@ -52,7 +52,9 @@ e2e: build
 
 test-all: test e2e-slow test-vm ## test, the slow ones, and the same on cgroup v2
 
-e2e-slow: build ## end-to-end tests that take minutes each: killed after every step, an agent lost
+e2e-slow: build ## end-to-end tests that take minutes each: killed after every step, an agent lost, an older Kubernetes upgraded
+	@$(TARGET)/debug/k8sm upstream build >/dev/null
+	@$(TARGET)/debug/k8sm upstream build --set previous >/dev/null
 	@$(SUDO) env "PATH=$$PATH" K8SM_UPSTREAM_BIN="$$($(TARGET)/debug/k8sm upstream path)" $(TOOLS)/cargo-nextest nextest run --profile e2e --workspace --ignore-default-filter -E 'binary(/^e2e/) & test(/::slow_/)'
 
 test-vm: setup-test-vm release ## the same on cgroup v2, in a virtual machine (software emulation)

@@ -6,6 +6,10 @@
 //! written on at once; only what the other side does not take yet is kept. So a thousand idle
 //! watches are a thousand sockets and little else.
 //!
+//! At its end the door closes connections, and it cannot see whether a request is under way on
+//! one. So it closes each at a moment when the server spoke last and neither says anything, which
+//! is what a connection between two requests looks like, and lets the server say goodbye.
+//!
 //! What is too much is refused in words that a TLS client shows: an alert record instead of a
 //! handshake. When no API server is there, the connection is reset, which clients take as
 //! "try again".
@@ -14,6 +18,7 @@ use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -33,6 +38,13 @@ use crate::tcp;
 const BUFFER: usize = 256 * 1024;
 /// After an error of `accept`, for instance for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// A connection is between two requests when the server spoke last and nothing was said for this
+/// long. Longer than the pieces of one answer are apart; a client that never rests so long is
+/// busy with requests one after the other.
+const AT_REST: Duration = Duration::from_millis(50);
+/// It is, too, when nothing at all was said for this long: HTTP/2's clients acknowledge what they
+/// got, and so speak last.
+const SILENT: Duration = Duration::from_secs(2);
 /// Refusals in words at a time; what is beyond is only closed.
 const REFUSALS: usize = 256;
 /// How long a refused client may take to say its first words.
@@ -60,12 +72,14 @@ impl Relay {
         }
     }
 
-    /// Accepts until `stop`; connections are in `tasks` and end at the latest with `end`.
+    /// Accepts until `stop`; connections are in `tasks`, end when they are at rest once `leave` is
+    /// there, and at the latest with `end`.
     pub async fn run(
         self,
         listener: TcpListener,
         tasks: TaskTracker,
         stop: CancellationToken,
+        leave: CancellationToken,
         end: CancellationToken,
     ) {
         loop {
@@ -74,7 +88,7 @@ impl Relay {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((client, peer)) => self.accepted(client, peer, &tasks, &end),
+                Ok((client, peer)) => self.accepted(client, peer, &tasks, (&leave, &end)),
                 Err(error) => {
                     tracing::warn!(%error, "accepting a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -88,7 +102,7 @@ impl Relay {
         client: TcpStream,
         peer: SocketAddr,
         tasks: &TaskTracker,
-        end: &CancellationToken,
+        (leave, end): (&CancellationToken, &CancellationToken),
     ) {
         let side = SideLabel { side: Side::Tls };
         self.metrics.accepted.get_or_create(&side).inc();
@@ -96,13 +110,13 @@ impl Relay {
             Ok(slot) => slot,
             Err(reason) => return self.refuse(client, peer, reason, tasks),
         };
-        let (relay, end) = (self.clone(), end.clone());
+        let (relay, leave, end) = (self.clone(), leave.clone(), end.clone());
         tasks.spawn(async move {
             let open = relay.metrics.open.get_or_create_owned(&side);
             open.inc();
             tokio::select! {
                 () = end.cancelled() => {}
-                () = relay.serve(client, peer, slot) => {}
+                () = relay.serve(client, peer, slot, &leave) => {}
             }
             open.dec();
         });
@@ -119,7 +133,13 @@ impl Relay {
         }
     }
 
-    async fn serve(&self, mut client: TcpStream, peer: SocketAddr, _slot: Slot) {
+    async fn serve(
+        &self,
+        mut client: TcpStream,
+        peer: SocketAddr,
+        _slot: Slot,
+        leave: &CancellationToken,
+    ) {
         let (_lease, mut server) = match self.backends.connect().await {
             Ok(connected) => connected,
             Err(error) => {
@@ -139,16 +159,28 @@ impl Relay {
             direction(Direction::ToServer),
             direction(Direction::ToClient),
         );
-        let (client_read, client_write) = client.split();
-        let (server_read, server_write) = server.split();
-        let result = tokio::try_join!(
-            pass(client_read, server_write, |n| {
-                to_server.inc_by(n);
-            }),
-            pass(server_read, client_write, |n| {
-                to_client.inc_by(n);
-            }),
-        );
+        let (client_read, mut client_write) = client.split();
+        let (server_read, mut server_write) = server.split();
+        let talk = Talk::default();
+        let requests = async {
+            let passed = tokio::select! {
+                passed = pass(client_read, &mut server_write, |n| {
+                    talk.said(true);
+                    to_server.inc_by(n);
+                }) => Some(passed),
+                // Nothing of a request is on its way: all of it was answered.
+                () = talk.rests(leave) => None,
+            };
+            match passed {
+                Some(passed) => passed,
+                None => server_write.shutdown().await,
+            }
+        };
+        let answers = pass(server_read, &mut client_write, |n| {
+            talk.said(false);
+            to_client.inc_by(n);
+        });
+        let result = tokio::try_join!(requests, answers);
         if let Err(error) = result {
             tracing::debug!(%peer, %error, "connection ended");
             // The other side must not take a broken connection for one that came to its end.
@@ -171,6 +203,42 @@ async fn send_alert(mut client: TcpStream) -> io::Result<()> {
     Ok(())
 }
 
+/// Who spoke last on a connection, and how often anybody did.
+#[derive(Debug, Default)]
+struct Talk {
+    /// Twice the number of pieces that were passed, and one more when the last was the client's.
+    state: AtomicU64,
+}
+
+impl Talk {
+    fn said(&self, by_client: bool) {
+        // Both directions are passed by the same task.
+        let pieces = self.state.load(Ordering::Relaxed) / 2 + 1;
+        let state = pieces * 2 + u64::from(by_client);
+        self.state.store(state, Ordering::Relaxed);
+    }
+
+    /// Returns at a moment when the connection is at rest, once `leave` is there.
+    async fn rests(&self, leave: &CancellationToken) {
+        leave.cancelled().await;
+        let mut silent = Duration::ZERO;
+        let mut before = self.state.load(Ordering::Relaxed);
+        loop {
+            tokio::time::sleep(AT_REST).await;
+            let now = self.state.load(Ordering::Relaxed);
+            silent = match now == before {
+                true => silent + AT_REST,
+                false => Duration::ZERO,
+            };
+            let server_spoke_last = now.is_multiple_of(2);
+            if silent >= SILENT || (silent >= AT_REST && server_spoke_last) {
+                return;
+            }
+            before = now;
+        }
+    }
+}
+
 thread_local! {
     static SHARED: RefCell<Vec<u8>> = RefCell::new(vec![0; BUFFER]);
 }
@@ -179,7 +247,7 @@ thread_local! {
 /// are half open stay half open.
 async fn pass(
     from: ReadHalf<'_>,
-    mut to: WriteHalf<'_>,
+    to: &mut WriteHalf<'_>,
     mut count: impl FnMut(u64),
 ) -> io::Result<()> {
     loop {

@@ -28,6 +28,8 @@ use crate::relay::Relay;
 use crate::status::{self, Status};
 use crate::tls::{ClientTls, TlsError};
 
+/// How long connections may then take to come to a rest between two requests.
+const LEAVE: Duration = Duration::from_secs(3);
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
 /// Files beside connections: listeners, probes, connections that wait for the next request.
@@ -189,6 +191,7 @@ impl FrontDoor {
             tasks: TaskTracker::new(),
             background: TaskTracker::new(),
             closing: CancellationToken::new(),
+            leave: CancellationToken::new(),
             end: CancellationToken::new(),
         };
         let (delay, drain) = (self.config.shutdown_delay, self.config.drain);
@@ -210,6 +213,8 @@ struct Serving {
     background: TaskTracker,
     /// Ends listeners.
     closing: CancellationToken,
+    /// Ends connections between two requests.
+    leave: CancellationToken,
     /// Ends what is left.
     end: CancellationToken,
 }
@@ -248,6 +253,7 @@ impl Serving {
                 listener,
                 self.tasks.clone(),
                 self.closing.clone(),
+                self.leave.clone(),
                 self.end.clone(),
             ));
         }
@@ -295,11 +301,14 @@ impl Serving {
         self.closing.cancel();
         self.tasks.close();
         self.background.close();
-        if tokio::time::timeout(drain, self.tasks.wait())
-            .await
-            .is_err()
-        {
-            tracing::info!(connections = self.tasks.len(), "ending what is still open");
+        for (patience, then) in [(drain, &self.leave), (LEAVE, &self.end)] {
+            if tokio::time::timeout(patience, self.tasks.wait())
+                .await
+                .is_err()
+            {
+                tracing::info!(connections = self.tasks.len(), "ending what is still open");
+                then.cancel();
+            }
         }
         self.end.cancel();
         self.tasks.wait().await;

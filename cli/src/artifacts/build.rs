@@ -16,8 +16,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::Error;
-use crate::catalog::{Catalog, own_dir};
+use crate::catalog::{Catalog, UPSTREAM, own_dir};
 use crate::cluster::prepare;
+use crate::upstream::Versions;
 
 /// What to build from.
 #[derive(Debug, Clone)]
@@ -78,7 +79,7 @@ pub fn build(
         version: VERSION,
         base_url: base_url.map(|url| url.trim_end_matches('/').to_owned()),
         files: BTreeMap::new(),
-        components: prepare::components(),
+        components: Versions::of(&sources.upstream).only(&UPSTREAM),
     };
     for (name, source, way) in files {
         on_file(name);

@@ -1,7 +1,6 @@
 //! Files of an instance: certificates, kubeconfigs, configuration, images, the node payload. All
 //! of it is safe to repeat, and only what changed is made again.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -17,7 +16,7 @@ use super::Error;
 use crate::catalog::Catalog;
 use crate::images::{self, Programs};
 use crate::instance::{Paths, Settings};
-use crate::upstream::COMPONENTS;
+use crate::upstream::Versions;
 
 /// The pause image, by the name that kubelet and containerd expect.
 pub const PAUSE_IMAGE: &str = "registry.k8s.io/pause:3.10.2";
@@ -25,25 +24,15 @@ pub const PAUSE_IMAGE: &str = "registry.k8s.io/pause:3.10.2";
 pub const HELLO_IMAGE: &str = "k8s.mesosphere.io/hello:v0.1.0";
 
 /// CoreDNS' image, by its upstream name.
-pub fn coredns_image() -> String {
-    format!("registry.k8s.io/coredns/coredns:{}", version("coredns"))
+pub fn coredns_image(versions: &Versions) -> String {
+    let version = versions.get("coredns").unwrap_or("v0.0.0");
+    format!("registry.k8s.io/coredns/coredns:{version}")
 }
 
 /// konnectivity's agent's image, by its upstream name.
-pub fn konnectivity_image() -> String {
-    format!(
-        "registry.k8s.io/kas-network-proxy/proxy-agent:{}",
-        version("proxy-agent")
-    )
-}
-
-/// The pinned version of an upstream component.
-fn version(component: &str) -> &'static str {
-    COMPONENTS
-        .iter()
-        .find(|c| c.name == component)
-        .and_then(|c| c.project.version())
-        .unwrap_or("v0.0.0")
+pub fn konnectivity_image(versions: &Versions) -> String {
+    let version = versions.get("proxy-agent").unwrap_or("v0.0.0");
+    format!("registry.k8s.io/kas-network-proxy/proxy-agent:{version}")
 }
 
 /// Whether this machine has a name server.
@@ -172,7 +161,7 @@ pub fn payload_in(dir: &Path, more: &[PathBuf], catalog: &Catalog) -> Result<Pay
     }
     let contents = Contents {
         programs: catalog.upstream_dir().to_owned(),
-        components: components(),
+        components: Versions::of(catalog.upstream_dir()).only(&payload::PROGRAMS),
         images,
         pause: PAUSE_IMAGE.to_owned(),
         licenses: licenses(catalog.upstream_dir()),
@@ -244,13 +233,4 @@ fn images(dir: &Path, catalog: &Catalog) -> Result<Vec<(String, PathBuf)>, Error
         files.push((file, path));
     }
     Ok(files)
-}
-
-/// Versions of what a node runs.
-pub fn components() -> BTreeMap<String, String> {
-    payload::PROGRAMS
-        .into_iter()
-        .map(|name| (name.to_owned(), version(name).to_owned()))
-        .filter(|(_, version)| version != "v0.0.0")
-        .collect()
 }

@@ -1,7 +1,6 @@
 //! `k8sm images`.
 
 use std::io::{BufWriter, Write as _};
-use std::path::Path;
 
 use oci::registry;
 use packaging::image::Compression;
@@ -93,7 +92,7 @@ fn list(args: &ImagesList) -> Result<(), Error> {
             Format::Json => json(&serde_json::json!(list.images)),
         });
     }
-    let programs = Programs::new(None, Path::new(""))?;
+    let programs = Programs::pinned()?;
     let choices = Choices::default();
     let all = definitions::all().map_err(images::Error::from)?;
     if args.output == Format::Json {

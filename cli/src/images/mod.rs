@@ -12,7 +12,7 @@ use packaging::image::definitions::{self, Sources};
 pub use build::{Built, LIST, List, build, ensure, save};
 pub use transfer::{Access, Sent, pull, push};
 
-use crate::upstream::COMPONENTS;
+use crate::upstream::Versions;
 
 /// What went wrong with images.
 #[derive(Debug, thiserror::Error)]
@@ -99,9 +99,19 @@ fn hint(error: &definitions::Error) -> &'static str {
 pub struct Programs {
     own: PathBuf,
     upstream: PathBuf,
+    versions: Versions,
 }
 
 impl Programs {
+    /// Only names and versions: what `k8sm` would build.
+    pub fn pinned() -> Result<Self, Error> {
+        Ok(Self {
+            own: crate::catalog::own_dir()?,
+            upstream: PathBuf::from("/nonexistent"),
+            versions: Versions::pinned(),
+        })
+    }
+
     /// Programs in these folders; ours by default beside this one.
     pub fn new(own: Option<&Path>, upstream: &Path) -> Result<Self, Error> {
         Ok(Self {
@@ -110,6 +120,7 @@ impl Programs {
                 None => crate::catalog::own_dir()?,
             },
             upstream: upstream.to_owned(),
+            versions: Versions::of(upstream),
         })
     }
 }
@@ -133,8 +144,7 @@ impl Sources for Programs {
         if is_own(name) {
             return Some(env!("CARGO_PKG_VERSION").to_owned());
         }
-        let component = COMPONENTS.iter().find(|c| c.name == name)?;
-        component.project.version().map(str::to_owned)
+        self.versions.get(name).map(str::to_owned)
     }
 }
 
@@ -146,20 +156,21 @@ mod tests {
 
     #[test]
     fn pods_name_the_images_that_nodes_get() {
-        let programs = Programs::new(None, Path::new("/none")).unwrap();
+        let programs = Programs::pinned().unwrap();
         let of = |name: &str| {
             let found = definitions::of(&[name.to_owned()]).unwrap().remove(0);
             found.reference(&programs, &Choices::default())
         };
         assert_eq!(of("pause"), prepare::PAUSE_IMAGE);
         assert_eq!(of("hello"), prepare::HELLO_IMAGE);
-        assert_eq!(of("coredns"), prepare::coredns_image());
-        assert_eq!(of("konnectivity-agent"), prepare::konnectivity_image());
+        assert_eq!(of("coredns"), prepare::coredns_image(&Versions::pinned()));
+        let konnectivity = prepare::konnectivity_image(&Versions::pinned());
+        assert_eq!(of("konnectivity-agent"), konnectivity);
     }
 
     #[test]
     fn every_program_of_an_image_has_a_version() {
-        let programs = Programs::new(None, Path::new("/none")).unwrap();
+        let programs = Programs::pinned().unwrap();
         for definition in definitions::all().unwrap() {
             for program in definition.layers.iter().flatten() {
                 assert!(programs.version(program).is_some(), "{program}");

@@ -19,6 +19,7 @@ use super::work::Work;
 use super::{Error, Phase, etcd, executors, keys, members};
 use crate::cluster::api::{Cluster, node_is_ready};
 use crate::cluster::{prepare, teardown};
+use crate::upstream::Versions;
 
 /// How long pods get to end, beside their own grace.
 const PODS_PATIENCE: Duration = Duration::from_secs(60);
@@ -159,13 +160,14 @@ fn manifests(work: &Work<'_>) -> Result<Vec<serde_json::Value>, Error> {
             (address, konnectivity::service(address, port, &servers))
         }
     };
+    let versions = Versions::listed(&work.record.artifacts.components);
     let addons = Addons {
         framework_name: work.record.name.clone(),
         dns_address: dns.service_ip.parse().unwrap_or_else(|_| nth(10).into()),
         dns_domain: dns.domain.clone(),
         dns_upstream: upstream(&dns.nameservers),
-        coredns_image: prepare::coredns_image(),
-        konnectivity_image: prepare::konnectivity_image(),
+        coredns_image: prepare::coredns_image(&versions),
+        konnectivity_image: prepare::konnectivity_image(&versions),
         konnectivity_host: host.into(),
         konnectivity_port: port,
     };

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::cache::{Cache, Key, write_atomically};
 use super::licenses;
-use super::table::{Component, GO_NEED, Set};
+use super::table::{Component, Set};
 use super::{Error, Result};
 
 /// Space that a build from nothing takes, Go's caches included: 4.6 GiB were seen, of which
@@ -42,8 +42,10 @@ pub struct Go {
 }
 
 impl Go {
-    /// Finds `go` by `$GO`, PATH and the place where its own installer puts it.
-    pub fn find() -> Result<Self> {
+    /// Finds a `go` that builds all of these, by `$GO`, PATH and the place where its own installer
+    /// puts it.
+    pub fn find(wanted: &[&'static Component]) -> Result<Self> {
+        let need = need(wanted);
         let candidates = std::env::var_os("GO")
             .map(|it| vec![PathBuf::from(it)])
             .unwrap_or_else(|| {
@@ -72,22 +74,31 @@ impl Go {
                     version: version.to_owned(),
                     module_cache: PathBuf::from(module_cache),
                 };
-                return go.check();
+                return go.check(need);
             }
         }
-        Err(Error::GoMissing { need: GO_NEED })
+        Err(Error::GoMissing { need })
     }
 
-    fn check(self) -> Result<Self> {
-        if numbers(&self.version) < numbers(GO_NEED) {
+    fn check(self, need: &'static str) -> Result<Self> {
+        if numbers(&self.version) < numbers(need) {
             return Err(Error::GoTooOld {
                 found: self.version,
-                need: GO_NEED,
+                need,
                 path: self.path,
             });
         }
         Ok(self)
     }
+}
+
+/// The oldest Go that builds all of these.
+fn need(wanted: &[&'static Component]) -> &'static str {
+    wanted
+        .iter()
+        .map(|it| it.project.go())
+        .max_by_key(|version| numbers(version))
+        .unwrap_or("1")
 }
 
 /// The numbers of a version, for comparison: `go1.26.8` is `[1, 26, 8]`, `go1.27rc1` is `[1, 27]`.
@@ -129,6 +140,14 @@ impl Plan {
     }
 }
 
+/// The components that may be named: with a set that is not the smallest its own.
+fn known(set: Set) -> impl Iterator<Item = &'static Component> {
+    match set {
+        Set::Cluster | Set::All => Set::All.components(),
+        Set::Previous => Set::Previous.components(),
+    }
+}
+
 /// The components that are named, or those of the set.
 pub fn select(set: Set, only: &[String]) -> Result<Vec<&'static Component>> {
     if only.is_empty() {
@@ -136,13 +155,12 @@ pub fn select(set: Set, only: &[String]) -> Result<Vec<&'static Component>> {
     }
     only.iter()
         .map(|name| {
-            super::COMPONENTS
-                .iter()
+            let mut known = known(set);
+            known
                 .find(|it| it.name == name)
                 .ok_or_else(|| Error::Unknown {
                     name: name.clone(),
-                    known: super::COMPONENTS
-                        .iter()
+                    known: self::known(set)
                         .map(|it| it.name)
                         .collect::<Vec<_>>()
                         .join(", "),
@@ -154,7 +172,7 @@ pub fn select(set: Set, only: &[String]) -> Result<Vec<&'static Component>> {
 /// Builds what is missing of `wanted` and returns where all of it is. With a complete cache this
 /// takes about 20 ms (one run of `go env`).
 pub fn build(cache: &Cache, wanted: &[&'static Component]) -> Result<Ready> {
-    let go = Go::find()?;
+    let go = Go::find(wanted)?;
     let mut plan = Plan::new(cache, &go, wanted);
     let mut built = Vec::new();
     if !plan.missing.is_empty() {
@@ -174,10 +192,10 @@ pub fn build(cache: &Cache, wanted: &[&'static Component]) -> Result<Ready> {
         progress.finish();
         plan = Plan::new(cache, &go, wanted);
     }
-    let programs: Vec<(&'static str, PathBuf)> = plan
+    let programs: Vec<(&'static Component, PathBuf)> = plan
         .ready
         .into_iter()
-        .map(|(component, _, path)| (component.name, path))
+        .map(|(component, _, path)| (component, path))
         .collect();
     Ok(Ready {
         bin: cache.view(&programs)?,
@@ -337,6 +355,19 @@ fn check_version(component: &'static Component, program: &Path) -> Result<()> {
     let Some(args) = component.version_args else {
         return Ok(());
     };
+    let said = ask_version(program, args)?;
+    if said.contains(component.bare_version()) {
+        return Ok(());
+    }
+    Err(Error::WrongVersion {
+        component: component.name,
+        want: component.version().to_owned(),
+        said: said.lines().next().unwrap_or_default().to_owned(),
+    })
+}
+
+/// What a program prints with the arguments that make it say its version.
+pub(super) fn ask_version(program: &Path, args: &[&str]) -> Result<String> {
     let mut child = Command::new(program)
         .args(args)
         .env_clear()
@@ -378,14 +409,7 @@ fn check_version(component: &'static Component, program: &Path) -> Result<()> {
         let _ = stream.take(64 << 10).read_to_end(&mut bytes);
         said.push_str(&String::from_utf8_lossy(&bytes));
     }
-    if said.contains(component.bare_version()) {
-        return Ok(());
-    }
-    Err(Error::WrongVersion {
-        component: component.name,
-        want: component.version().to_owned(),
-        said: said.lines().next().unwrap_or_default().to_owned(),
-    })
+    Ok(said)
 }
 
 fn write_licenses(
@@ -505,11 +529,24 @@ mod tests {
 
     #[test]
     fn versions_of_go_compare_by_number() {
-        assert!(numbers("go1.26.8") >= numbers(GO_NEED));
-        assert!(numbers("go1.26.0") >= numbers(GO_NEED));
-        assert!(numbers("go1.9.7") < numbers(GO_NEED));
-        assert!(numbers("go1.25.12") < numbers(GO_NEED));
-        assert!(numbers("go1.27rc1") >= numbers(GO_NEED));
+        assert!(numbers("go1.26.8") >= numbers("1.26.0"));
+        assert!(numbers("go1.26.0") >= numbers("1.26.0"));
+        assert!(numbers("go1.9.7") < numbers("1.26.0"));
+        assert!(numbers("go1.25.12") < numbers("1.26.0"));
+        assert!(numbers("go1.27rc1") >= numbers("1.26.0"));
+    }
+
+    #[test]
+    fn the_go_that_is_needed_is_the_newest_that_any_wanted_module_names() {
+        let all: Vec<_> = Set::All.components().collect();
+        for it in &all {
+            assert!(
+                numbers(need(&all)) >= numbers(it.project.go()),
+                "{}",
+                it.name
+            );
+        }
+        assert_eq!(need(&[]), "1");
     }
 
     #[test]
@@ -519,8 +556,8 @@ mod tests {
             explained("write /cache/x: no space left on device"),
             explained("Get \"https://proxy/x\": dial tcp: lookup proxy: no such host"),
             explained("x.go:1:1: syntax error"),
-            Error::GoMissing { need: GO_NEED },
-            Error::GoTooOld { found: "go1.19.8".into(), need: GO_NEED, path: "/usr/bin/go".into() },
+            Error::GoMissing { need: "1.26.0" },
+            Error::GoTooOld { found: "go1.19.8".into(), need: "1.26.0", path: "/usr/bin/go".into() },
         ]
         .map(|it| format!("{it}\nretryable: {}", it.retryable()));
         insta::assert_snapshot!(shown.join("\n---\n"));

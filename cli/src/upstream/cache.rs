@@ -1,5 +1,6 @@
 //! Where built components live, and how a complete one is told from anything else.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -139,12 +140,15 @@ impl Cache {
         Ok(dir)
     }
 
-    /// A folder with a link to the program of each component, for PATH and for `--upstream-dir`.
-    /// Its name follows from its content, so a folder that exists is complete.
-    pub fn view(&self, programs: &[(&'static str, PathBuf)]) -> Result<PathBuf> {
+    /// A folder with a link to the program of each component, and the list of their versions, for
+    /// PATH and for `--upstream-dir`. Its name follows from its content, so a folder that exists is
+    /// complete.
+    pub fn view(&self, programs: &[(&'static Component, PathBuf)]) -> Result<PathBuf> {
         let mut hash = Sha256::new();
-        for (name, path) in programs {
-            hash.update(name);
+        // The form of the folder: with a list.
+        hash.update([2]);
+        for (component, path) in programs {
+            hash.update(component.name);
             hash.update([0]);
             hash.update(path.as_os_str().as_encoded_bytes());
             hash.update([0]);
@@ -158,10 +162,14 @@ impl Cache {
         let temporary = self.upstream().join(format!(".bin-{}", std::process::id()));
         let _ = fs::remove_dir_all(&temporary);
         fs::create_dir_all(&temporary).map_err(Error::io("create", &temporary))?;
-        for (name, path) in programs {
-            let link = temporary.join(name);
+        let mut versions = BTreeMap::new();
+        for (component, path) in programs {
+            let link = temporary.join(component.name);
             std::os::unix::fs::symlink(path, &link).map_err(Error::io("link", &link))?;
+            versions.insert(component.name, component.version());
         }
+        let list = serde_json::to_vec_pretty(&versions).unwrap_or_default();
+        write_atomically(&temporary.join(super::versions::FILE), &list)?;
         match fs::rename(&temporary, &dir) {
             Ok(()) => Ok(dir),
             // Another process made the same folder in the meantime.

@@ -55,8 +55,8 @@ pub fn run(args: &UpstreamArgs) -> Result<()> {
             println!("{}", ready.bin.display());
         }
         Verb::List(selection) => {
-            let go = Go::find()?;
-            let plan = Plan::new(&cache, &go, &select(selection.set, &selection.only)?);
+            let wanted = select(selection.set, &selection.only)?;
+            let plan = Plan::new(&cache, &Go::find(&wanted)?, &wanted);
             print!("{}", table(&plan));
         }
     }

@@ -17,11 +17,13 @@ pub mod cache;
 pub mod cmd;
 pub mod licenses;
 pub mod table;
+pub mod versions;
 
 pub use build::{Ready, build};
 pub use cache::Cache;
 pub use cmd::UpstreamArgs;
-pub use table::{COMPONENTS, Component, Set};
+pub use table::{Component, Set};
+pub use versions::Versions;
 
 use std::path::PathBuf;
 

@@ -1,7 +1,6 @@
 //! Which components there are, from which module each comes and how it is built.
 
-/// The oldest Go that builds all of them: Kubernetes v1.37 says `go 1.26.0`.
-pub const GO_NEED: &str = "1.26.0";
+use std::sync::LazyLock;
 
 /// Linker flags' place holder for the version in `go.mod`, with its `v`.
 const KUBERNETES_FLAGS: &str = "-X k8s.io/component-base/version.gitVersion={version} \
@@ -44,6 +43,12 @@ const RUNC: Project = project!("runc", "github.com/opencontainers/runc");
 const CNI: Project = project!("cni", "github.com/containernetworking/plugins");
 const COREDNS: Project = project!("coredns", "github.com/coredns/coredns");
 const KONNECTIVITY: Project = project!("konnectivity", "sigs.k8s.io/apiserver-network-proxy");
+/// The minor version of Kubernetes before, with an etcd and a containerd of its time: what the
+/// test of an upgrade begins with.
+const KUBERNETES_PREVIOUS: Project = project!("kubernetes-previous", "k8s.io/kubernetes");
+const ETCD_PREVIOUS: Project = project!("etcd-previous", "go.etcd.io/etcd/server/v3");
+const CONTAINERD_PREVIOUS: Project =
+    project!("containerd-previous", "github.com/containerd/containerd/v2");
 
 impl Project {
     /// The pinned version, for instance `v1.37.1`; `None` when the module file does not name the
@@ -57,6 +62,14 @@ impl Project {
                 .next()
         })
     }
+
+    /// The oldest Go that builds it, as its module file says: `1.26.0`.
+    pub fn go(&self) -> &'static str {
+        let mut lines = self.go_mod.lines();
+        lines
+            .find_map(|line| line.strip_prefix("go "))
+            .unwrap_or("1")
+    }
 }
 
 /// Which components a command wants.
@@ -66,6 +79,8 @@ pub enum Set {
     Cluster,
     /// Also what only benchmarks need (kube-scheduler).
     All,
+    /// What a cluster needed a minor version of Kubernetes earlier: for tests of upgrades.
+    Previous,
 }
 
 /// A program that is built.
@@ -297,11 +312,28 @@ impl Component {
 impl Set {
     /// The components of the set, in build order.
     pub fn components(self) -> impl Iterator<Item = &'static Component> {
-        COMPONENTS
-            .iter()
+        let all: &'static [Component] = match self {
+            Self::Cluster | Self::All => COMPONENTS,
+            Self::Previous => &PREVIOUS,
+        };
+        all.iter()
             .filter(move |it| self == Self::All || it.set == Self::Cluster)
     }
 }
+
+/// [`COMPONENTS`] as [`Set::Previous`] has them: what is not pinned of its own is the same.
+static PREVIOUS: LazyLock<Vec<Component>> = LazyLock::new(|| {
+    let previous = |it: &Component| {
+        let own = [KUBERNETES_PREVIOUS, ETCD_PREVIOUS, CONTAINERD_PREVIOUS]
+            .into_iter()
+            .find(|project| project.module == it.project.module);
+        Component {
+            project: own.unwrap_or(it.project),
+            ..*it
+        }
+    };
+    COMPONENTS.iter().map(previous).collect()
+});
 
 #[cfg(test)]
 mod tests {
@@ -311,9 +343,12 @@ mod tests {
     fn every_component_has_a_pinned_version_and_a_name_of_its_own() {
         let mut seen = std::collections::BTreeSet::new();
         for it in COMPONENTS {
+            assert!(seen.insert(it.name), "{} is there twice", it.name);
+        }
+        for it in Set::All.components().chain(Set::Previous.components()) {
             let version = it.project.version().unwrap_or_default();
             assert!(version.starts_with('v'), "{}: {version:?}", it.name);
-            assert!(seen.insert(it.name), "{} is there twice", it.name);
+            assert!(it.project.go().starts_with("1."), "{}", it.project.name);
             assert!(
                 it.project.go_mod.contains(&format!("\t{}\n", it.package))
                     || it.project.go_mod.contains(it.package),
@@ -324,9 +359,34 @@ mod tests {
     }
 
     #[test]
+    fn the_set_before_is_one_minor_version_of_kubernetes_older_and_otherwise_complete() {
+        let minor = |it: &Component| -> u32 {
+            let mut parts = it.bare_version().split('.').skip(1);
+            parts
+                .next()
+                .and_then(|minor| minor.parse().ok())
+                .unwrap_or_default()
+        };
+        let now: Vec<_> = Set::Cluster.components().collect();
+        let before: Vec<_> = Set::Previous.components().collect();
+        assert_eq!(now.len(), before.len());
+        for (now, before) in now.iter().zip(&before) {
+            assert_eq!(now.name, before.name);
+            if now.project.module == KUBERNETES.module {
+                assert_eq!(minor(before) + 1, minor(now), "{}", now.name);
+            }
+        }
+    }
+
+    #[test]
     fn the_flags_of_every_component_are_as_reviewed() {
-        let flags: Vec<String> = COMPONENTS
-            .iter()
+        let flags: Vec<String> = Set::All
+            .components()
+            .chain(
+                Set::Previous
+                    .components()
+                    .filter(|it| it.project.name.ends_with("-previous")),
+            )
             .map(|it| {
                 format!(
                     "{} {} cgo={} tags=[{}] {}",

@@ -27,6 +27,7 @@ use crate::preflight::{self, Facts, facts};
 use crate::progress::{Progress, Step};
 use crate::supervise::record::Records;
 use crate::supervise::{Report, Spec, Stage, Supervisor};
+use crate::upstream::Versions;
 
 /// `k8sm up`.
 pub fn run(paths: &Paths, args: &Up) -> Result<(), Error> {
@@ -309,13 +310,14 @@ fn note_host_network(paths: &Paths, settings: &Settings) -> Result<(), Error> {
 }
 
 fn addons(settings: &Settings, control_plane: &ControlPlane) -> Addons {
+    let versions = Versions::of(&settings.upstream);
     Addons {
         framework_name: settings.name.clone(),
         dns_address: control_plane.dns_address(),
         dns_domain: control_plane.dns_domain.clone(),
         dns_upstream: dns_upstream(),
-        coredns_image: prepare::coredns_image(),
-        konnectivity_image: prepare::konnectivity_image(),
+        coredns_image: prepare::coredns_image(&versions),
+        konnectivity_image: prepare::konnectivity_image(&versions),
         konnectivity_host: settings.address,
         konnectivity_port: settings.ports.konnectivity_agent,
     }

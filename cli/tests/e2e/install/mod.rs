@@ -3,6 +3,8 @@
 
 mod dcos;
 mod hurt;
+mod load;
+mod older;
 mod site;
 
 use std::time::Instant;
