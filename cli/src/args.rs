@@ -43,8 +43,9 @@ Exit codes:
 #[derive(Debug, Parser)]
 #[command(name = "k8sm", version, after_help = EXAMPLES, arg_required_else_help = true)]
 pub struct Args {
-    /// Where the cluster of this machine keeps its state; one directory, one cluster
-    #[arg(long, visible_alias = "dir", global = true, env = "K8SM_STATE_DIR", value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
+    /// Directory of the cluster: the state of one that `k8sm up` made; where it is given, the record of
+    /// an installed one, too
+    #[arg(long, visible_alias = "dir", help_heading = "Everywhere", global = true, env = "K8SM_STATE_DIR", value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
     pub state_dir: PathBuf,
     /// Where sockets and records of processes go; another one is for tests without root
     #[arg(long, hide = true, global = true, env = "K8SM_RUN_ROOT", value_name = "DIR", default_value = DEFAULT_RUN_ROOT)]
@@ -76,12 +77,16 @@ pub enum Command {
     /// Shows the log of a process of the cluster; without a name, lists them
     Logs(Logs),
     /// Installs a cluster on a Mesos with Marathon; safe to repeat
+    #[command(after_help = install::INSTALL_HELP)]
     Install(Box<Install>),
     /// Brings an installed cluster to new options or programs, one part after the other
+    #[command(after_help = install::UPGRADE_HELP)]
     Upgrade(Box<Upgrade>),
     /// Removes an installed cluster without a trace
+    #[command(after_help = install::UNINSTALL_HELP)]
     Uninstall(Uninstall),
     /// Looks for what is wrong with an installed cluster, and says what to do
+    #[command(after_help = install::DOCTOR_HELP)]
     Doctor(Doctor),
     /// Prints what would be put to Marathon
     Render(Render),
@@ -92,8 +97,10 @@ pub enum Command {
     /// Writes the kubeconfig of an installed cluster, and prints where
     Kubeconfig(KubeconfigArgs),
     /// Saves an installed cluster: etcd and the keys
+    #[command(after_help = install::BACKUP_HELP)]
     Backup(Backup),
     /// Makes a new cluster of a backup
+    #[command(after_help = install::RESTORE_HELP)]
     Restore(Box<Restore>),
     /// Prints a script that completes commands in a shell
     Completion(Completion),
@@ -157,53 +164,87 @@ pub struct Up {
     pub name: String,
     /// Address of this machine at which nodes reach the control plane [default: that of the
     /// default route]
-    #[arg(long, value_name = "IP")]
+    #[arg(long, help_heading = "Addresses and ports", value_name = "IP")]
     pub address: Option<IpAddr>,
     /// Port of the API server; 0 for any that is free
-    #[arg(long, value_name = "PORT", default_value_t = DEFAULT_API_PORT)]
+    #[arg(long, help_heading = "Addresses and ports", value_name = "PORT", default_value_t = DEFAULT_API_PORT)]
     pub api_port: u16,
     /// Port of the Mesos master; 0 for any that is free
-    #[arg(long, value_name = "PORT", default_value_t = DEFAULT_MESOS_PORT)]
+    #[arg(long, help_heading = "Addresses and ports", value_name = "PORT", default_value_t = DEFAULT_MESOS_PORT)]
     pub mesos_port: u16,
     /// Port on loopback of the API with a limited identity, v1beta1 included; 0 for none
     /// [default: 8080 if that is free and the Mesos is our own]
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, help_heading = "Addresses and ports", value_name = "PORT")]
     pub legacy_port: Option<u16>,
     /// Range of the pods' addresses
-    #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16")]
+    #[arg(
+        long,
+        help_heading = "Addresses and ports",
+        value_name = "CIDR",
+        default_value = "10.244.0.0/16"
+    )]
     pub pod_cidr: String,
     /// Range of the services' addresses
-    #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/16")]
+    #[arg(
+        long,
+        help_heading = "Addresses and ports",
+        value_name = "CIDR",
+        default_value = "10.96.0.0/16"
+    )]
     pub service_cidr: String,
     /// An image archive (OCI layout or `docker save`) that every node gets; may be repeated
-    #[arg(long = "image", value_name = "FILE")]
+    #[arg(
+        help_heading = "Nodes and framework",
+        long = "image",
+        value_name = "FILE"
+    )]
     pub images: Vec<PathBuf>,
     /// Where nodes pull a registry's images from, `HOST=URL`; the host `_default` stands for all;
     /// may be repeated
-    #[arg(long = "registry-mirror", value_name = "HOST=URL")]
+    #[arg(
+        help_heading = "Nodes and framework",
+        long = "registry-mirror",
+        value_name = "HOST=URL"
+    )]
     pub registry_mirrors: Vec<String>,
     /// One more argument of k8sm-framework, for instance --framework-arg=--nodes-min=2; may be
     /// repeated. {address} stands for this machine's address as nodes reach it
     #[arg(
+        help_heading = "Nodes and framework",
         long = "framework-arg",
         value_name = "ARGUMENT",
         allow_hyphen_values = true
     )]
     pub framework_args: Vec<String>,
     /// Do not deploy the example, examples/hello
-    #[arg(long)]
+    #[arg(long, help_heading = "How the command behaves")]
     pub no_hello: bool,
     /// How long to wait for the cluster, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    #[arg(
+        long,
+        help_heading = "How the command behaves",
+        value_name = "SECONDS",
+        default_value_t = 300
+    )]
     pub timeout: u64,
     /// Folder of the upstream programs [default: built by `k8sm upstream build`]
-    #[arg(long, value_name = "DIR", env = "K8SM_UPSTREAM_BIN")]
+    #[arg(
+        long,
+        help_heading = "Where the programs come from",
+        value_name = "DIR",
+        env = "K8SM_UPSTREAM_BIN"
+    )]
     pub upstream_dir: Option<PathBuf>,
     /// Folder of k8sm-framework, k8sm-executor, k8sm-pause and k8sm-hello [default: that of k8sm]
-    #[arg(long, value_name = "DIR", env = "K8SM_PROGRAMS_DIR")]
+    #[arg(
+        long,
+        help_heading = "Where the programs come from",
+        value_name = "DIR",
+        env = "K8SM_PROGRAMS_DIR"
+    )]
     pub programs_dir: Option<PathBuf>,
     /// Show nothing but errors
-    #[arg(long, short)]
+    #[arg(long, help_heading = "How the command behaves", short)]
     pub quiet: bool,
 }
 

@@ -87,6 +87,16 @@ impl Step {
         }
     }
 
+    /// Says how far the step has come: each time, also without a terminal.
+    pub fn news(&mut self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.set_message(text.to_owned()),
+            None if self.quiet => {}
+            None => line(&format!("  {}: {text}", self.what)),
+        }
+        self.last_plain = Some((Instant::now(), text.to_owned()));
+    }
+
     /// The step is done.
     pub fn done(self, result: &str) {
         let result = if result.is_empty() {

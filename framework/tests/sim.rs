@@ -91,15 +91,7 @@ fn a_pod_that_fits_nowhere_waits_with_a_reason_and_runs_once_an_agent_joins() {
 
 #[test]
 fn nothing_is_lost_or_doubled_whatever_fails() {
-    let seeds: u64 = std::env::var("K8SM_SIM_SEEDS")
-        .ok()
-        .and_then(|s| s.parse().ok())
-        .unwrap_or(20);
-    let from: u64 = std::env::var("K8SM_SIM_FROM")
-        .ok()
-        .and_then(|s| s.parse().ok())
-        .unwrap_or(100);
-    for seed in from..from + seeds {
+    for seed in seeds(100, 20) {
         let config = CoreConfig {
             idle_timeout: minutes(2),
             ..CoreConfig::default()
@@ -114,6 +106,61 @@ fn nothing_is_lost_or_doubled_whatever_fails() {
         assert_settled(&sim, seed);
         assert!(sim.api.bound() >= 18, "seed {seed}");
     }
+}
+
+/// `K8SM_SIM_SEEDS` and `K8SM_SIM_FROM`, or these.
+fn seeds(from: u64, count: u64) -> std::ops::Range<u64> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|s| s.parse().ok());
+    let from = number("K8SM_SIM_FROM").unwrap_or(from);
+    from..from + number("K8SM_SIM_SEEDS").unwrap_or(count)
+}
+
+#[test]
+fn nodes_come_to_the_wanted_revision_whatever_fails_and_none_is_taken_during_a_pause() {
+    for seed in seeds(200, 8) {
+        let config = CoreConfig {
+            idle_timeout: minutes(2),
+            revision: Some("r0".to_owned()),
+            ..CoreConfig::default()
+        };
+        let faults = Faults::hell_of_revisions();
+        let mut sim = Simulation::new(seed, 5, size(4, 8192), config, faults);
+        sim.trace = std::env::var("K8SM_SIM_TRACE").is_ok();
+        sim.api.add_replicas(12, pod("500m", "256Mi"));
+        sim.run(minutes(10));
+        sim.calm();
+        sim.run(minutes(60));
+        assert_settled(&sim, seed);
+    }
+}
+
+#[test]
+fn nodes_are_taken_one_after_the_other_and_none_while_it_is_paused() {
+    let config = CoreConfig {
+        revision: Some("r0".to_owned()),
+        ..CoreConfig::default()
+    };
+    let mut sim = Simulation::new(1, 4, size(4, 8192), config, Faults::default());
+    sim.api.add_replicas(12, pod("900m", "256Mi"));
+    sim.run(minutes(1));
+    assert_settled(&sim, 1);
+    let (there, all) = sim.rolled_out();
+    assert!(there == all && all >= 3, "{there} of {all}");
+
+    sim.upgrade();
+    while sim.rolled_out().0 == 0 {
+        sim.run(Duration::from_secs(1));
+    }
+    sim.order(true);
+    // The one that was under way completes.
+    sim.run(minutes(2));
+    let paused = sim.rolled_out().0;
+    assert!((1..=2).contains(&paused), "{paused}");
+    sim.run(minutes(30));
+    assert_eq!(sim.rolled_out().0, paused);
+    sim.order(false);
+    sim.run(minutes(5));
+    assert_settled(&sim, 1);
 }
 
 #[test]

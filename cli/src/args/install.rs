@@ -27,6 +27,7 @@ pub struct Which {
 
 /// The options of a cluster.
 #[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "What the cluster is")]
 pub struct Said {
     /// A file with options, YAML or JSON; may be repeated, later ones override
     #[arg(long = "options", value_name = "FILE")]
@@ -39,6 +40,7 @@ pub struct Said {
 
 /// Where the artifacts are.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Where the programs come from")]
 pub struct ArtifactsSource {
     /// The directory that `k8sm artifacts build` wrote [default: built from the programs of this
     /// machine]
@@ -69,6 +71,7 @@ pub struct ArtifactsSource {
 
 /// How a command that changes something behaves.
 #[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "How the command behaves")]
 pub struct Manner {
     /// Show what would be done, and change nothing
     #[arg(long)]
@@ -87,7 +90,7 @@ pub struct Manner {
     pub quiet: bool,
 }
 
-const INSTALL_HELP: &str = "\
+pub(super) const INSTALL_HELP: &str = "\
 Examples:
   k8sm install --marathon http://marathon:8080 --serve
   k8sm install --marathon http://marathon:8080 --options cluster.yaml --set etcd.count=3
@@ -97,18 +100,65 @@ It may be interrupted at any time and repeated: what is there already is kept. C
 from the environment: MARATHON_TOKEN (or DCOS_ACS_TOKEN), or MARATHON_USER and MARATHON_PASSWORD;
 for Mesos K8SM_MESOS_PRINCIPAL and K8SM_MESOS_SECRET.";
 
+pub(super) const UPGRADE_HELP: &str = "\
+Examples:
+  k8sm upgrade --dry-run --set apiserver.mem=2048     which apps would change, and how
+  k8sm upgrade --set apiserver.mem=2048
+  k8sm upgrade --artifacts-url http://files.example.org/k8sm-0.2
+  k8sm upgrade --pause                                from another terminal, while one runs
+  k8sm upgrade --resume
+
+A snapshot of etcd is taken first. Members of etcd, API servers, controller managers, the framework
+and the front door follow one after the other, then the nodes, under their running pods. When a step
+fails, or a node does not come back, everything goes back to what it was. Interrupted, it goes on
+with the same command, or with --resume.";
+
+pub(super) const UNINSTALL_HELP: &str = "\
+Examples:
+  k8sm uninstall --dry-run
+  k8sm uninstall                  pods, nodes, apps, framework, volumes and data
+  k8sm uninstall --keep-data      all but etcd's data and keys; `k8sm install` goes on with them";
+
+pub(super) const DOCTOR_HELP: &str = "\
+Each finding says what is wrong and what to do. The exit code is 1 when something is, 0 otherwise,
+warnings aside. The archive of --bundle holds options, apps, findings and what programs said; look
+into it before you send it.";
+
+pub(super) const BACKUP_HELP: &str = "\
+Examples:
+  k8sm backup cluster.tar.gz
+  k8sm restore cluster.tar.gz --marathon http://marathon:8080 --name second --serve";
+
+pub(super) const RESTORE_HELP: &str = "\
+Examples:
+  k8sm restore cluster.tar.gz --marathon http://marathon:8080 --serve
+  k8sm restore cluster.tar.gz --marathon http://marathon:8080 --name second --serve
+
+It makes a new cluster with the objects and the keys of the archive; the one that was saved must be
+gone, or the new one have another --name. Like `k8sm install` it may be interrupted and repeated.";
+
 /// Arguments of `k8sm install`.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = INSTALL_HELP)]
 pub struct Install {
     /// Marathon's address; several of one cluster with commas
-    #[arg(long, value_name = "URL", env = "MARATHON_URL")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "MARATHON_URL",
+        help_heading = "Where the cluster lives"
+    )]
     pub marathon: Option<String>,
     /// PEM file with the authority of Marathon's certificate [default: the system's]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Where the cluster lives")]
     pub marathon_ca: Option<PathBuf>,
     /// The Mesos masters as this machine reaches them [default: as Marathon says]
-    #[arg(long, value_name = "URL", env = "K8SM_MESOS", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "K8SM_MESOS",
+        hide_env_values = true,
+        help_heading = "Where the cluster lives"
+    )]
     pub mesos: Option<String>,
     /// Which cluster
     #[command(flatten)]
@@ -120,10 +170,10 @@ pub struct Install {
     #[command(flatten)]
     pub artifacts: ArtifactsSource,
     /// Do not look at the agents with a short task on each
-    #[arg(long)]
+    #[arg(long, help_heading = "How the command behaves")]
     pub no_probe: bool,
     /// Wait until this many nodes are ready [default: nodes.min]
-    #[arg(long, value_name = "N")]
+    #[arg(long, help_heading = "How the command behaves", value_name = "N")]
     pub wait_nodes: Option<u32>,
     /// Manner
     #[command(flatten)]
@@ -142,18 +192,19 @@ pub struct Upgrade {
     /// Artifacts
     #[command(flatten)]
     pub artifacts: ArtifactsSource,
-    /// Let the upgrade that is under way stop after the step that it is at
-    #[arg(long, conflicts_with_all = ["files", "sets", "resume", "dry_run"])]
+    /// Let the upgrade that is under way stop after the step that it is at, and the framework after the
+    /// node that it is at
+    #[arg(long, help_heading = "How the upgrade goes", conflicts_with_all = ["files", "sets", "resume", "dry_run"])]
     pub pause: bool,
-    /// Go on with an upgrade that was paused or interrupted
-    #[arg(long)]
+    /// Go on with an upgrade, and with its nodes, after a pause, an interruption or a failure
+    #[arg(long, help_heading = "How the upgrade goes")]
     pub resume: bool,
     /// Replace this member of etcd, whose agent or data is lost: etcd-N begins anew, on its agent
     /// if that is still there, else on another
-    #[arg(long, value_name = "N")]
+    #[arg(long, help_heading = "How the upgrade goes", value_name = "N")]
     pub replace_member: Option<u8>,
     /// When a step fails, leave everything as it is, instead of going back to what was before
-    #[arg(long)]
+    #[arg(long, help_heading = "How the upgrade goes")]
     pub no_rollback: bool,
     /// Manner
     #[command(flatten)]
@@ -195,17 +246,17 @@ pub struct Render {
     #[command(flatten)]
     pub which: Which,
     /// The Marathon apps: a JSON list that can be put to Marathon as it is
-    #[arg(long)]
+    #[arg(long, help_heading = "What is printed")]
     pub marathon: bool,
     /// Options over those of the installation
     #[command(flatten)]
     pub said: Said,
     /// A JSON file with what an installation finds and chooses (docs/install-mesos.md), instead of
     /// the record of one
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = "What is printed", value_name = "FILE")]
     pub facts: Option<PathBuf>,
     /// Show keys that travel in the environment; without it they are left out
-    #[arg(long)]
+    #[arg(long, help_heading = "What is printed")]
     pub with_keys: bool,
 }
 

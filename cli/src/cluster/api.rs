@@ -193,6 +193,16 @@ impl Cluster {
         Ok(newest.map(|e| said(&e)))
     }
 
+    /// The newest warnings about anything: when, what about, and the text.
+    pub async fn warnings(&self, most: usize) -> Result<Vec<Value>, Error> {
+        let api: Api<Event> = Api::all(self.client.clone());
+        let params = ListParams::default().fields("type=Warning").limit(1000);
+        let list = api.list(&params).await;
+        let mut events = list.map_err(|e| Error::api("list events", &e))?.items;
+        events.sort_by_key(|event| std::cmp::Reverse(when(event)));
+        Ok(events.iter().take(most).map(warning).collect())
+    }
+
     /// The newest warning about a pod that no node has taken: `pod: reason: message`.
     pub async fn last_failed_scheduling(&self) -> Result<Option<String>, Error> {
         let api = Api::all(self.client.clone());
@@ -211,12 +221,26 @@ async fn newest_warning(api: Api<Event>, fields: &str) -> Result<Option<Event>, 
         .limit(50);
     let list = api.list(&params).await;
     let events = list.map_err(|e| Error::api("list events", &e))?.items;
-    Ok(events.into_iter().max_by_key(|e| {
-        e.last_timestamp
-            .as_ref()
-            .map(|t| t.0)
-            .or_else(|| e.event_time.as_ref().map(|t| t.0))
-    }))
+    Ok(events.into_iter().max_by_key(when))
+}
+
+/// When an event was seen last.
+fn when(event: &Event) -> Option<SystemTime> {
+    let last = event.last_timestamp.as_ref().map(|t| t.0);
+    last.or_else(|| event.event_time.as_ref().map(|t| t.0))
+        .map(SystemTime::from)
+}
+
+fn warning(event: &Event) -> Value {
+    let about = &event.involved_object;
+    serde_json::json!({
+        "last": event.last_timestamp.as_ref().map(|t| t.0.to_string()),
+        "count": event.count,
+        "kind": about.kind,
+        "namespace": about.namespace,
+        "name": about.name,
+        "text": said(event),
+    })
 }
 
 fn said(event: &Event) -> String {

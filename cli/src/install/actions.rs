@@ -16,7 +16,7 @@ use packaging::pki::{Authority, Name, Pki};
 use serde_json::json;
 
 use super::work::Work;
-use super::{Error, Phase, etcd, executors, keys, members};
+use super::{Error, Phase, etcd, executors, keys, members, rolling};
 use crate::cluster::api::{Cluster, node_is_ready};
 use crate::cluster::{prepare, teardown};
 use crate::upstream::Versions;
@@ -33,6 +33,8 @@ pub enum Outcome {
     Done(String),
     /// Not yet, and why.
     NotYet(String),
+    /// Not yet, but it has come further; what is waited for now.
+    Moved(String),
 }
 
 /// What is noted at the end of a command.
@@ -69,6 +71,7 @@ pub async fn act(work: &mut Work<'_>, action: &Action) -> Result<Outcome, Error>
             done()
         }
         Action::VerifyGone => verify_gone(work).await,
+        Action::Rollout => rolling::follow(work).await,
         Action::Complete => complete(work),
     }
 }

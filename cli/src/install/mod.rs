@@ -14,6 +14,7 @@
 //! | [`render`] | options, choices and keys -> apps |
 //! | [`work`] | goes through the steps |
 //! | [`actions`] | steps that are no change of an app |
+//! | [`rolling`] | the framework's way with its nodes to another revision: paused, followed |
 //! | [`etcd`] | snapshots and health by etcdctl |
 
 pub mod actions;
@@ -26,6 +27,7 @@ pub mod mesos_view;
 pub mod probe;
 pub mod record;
 pub mod render;
+pub mod rolling;
 pub mod sandboxes;
 pub mod site;
 pub mod work;
@@ -69,6 +71,9 @@ pub enum Error {
     /// A step cannot go on.
     #[error("{0}")]
     Step(#[from] Failure),
+    /// Nodes that did not come to another revision.
+    #[error("{0}")]
+    Nodes(String),
     /// Rendering.
     #[error(transparent)]
     Render(#[from] packaging::marathon::RenderError),
@@ -127,7 +132,7 @@ pub enum Error {
     #[error("{0}")]
     Usage(String),
     /// Somebody asked for it.
-    #[error("paused before: {0}; `k8sm upgrade --resume` goes on")]
+    #[error("paused at: {0}; `k8sm upgrade --resume` goes on")]
     Paused(String),
     /// Ctrl-C.
     #[error("interrupted; run the same command again to go on")]

@@ -7,7 +7,7 @@ use packaging::install::plan::{Action, Step, Wanted};
 use serde_json::json;
 
 use super::actions::{self, Outcome};
-use super::{Error, Home, Phase, Record, Site};
+use super::{Error, Home, Phase, Record, Site, rolling};
 use crate::progress::{Progress, Step as Shown};
 
 /// What a command works on.
@@ -28,6 +28,8 @@ pub struct Work<'a> {
     pub programs: Option<&'a std::path::Path>,
     /// What is noted when everything is done.
     pub end: actions::End,
+    /// The nodes, once they are waited for.
+    pub follow: Option<rolling::Follow>,
 }
 
 impl Work<'_> {
@@ -40,7 +42,8 @@ impl Work<'_> {
         let mut at = machine.position();
         loop {
             let goes_on = !matches!(turn.effect, Effect::Finish | Effect::Fail(_));
-            if machine.position() != at && goes_on && self.is_to_pause() {
+            let between = machine.position() != at || machine.may_be_left();
+            if between && goes_on && self.is_to_pause() {
                 // The step that was under way is done; the note about the next one is not shown.
                 for note in turn.notes.drain(..).filter(|n| matches!(n, Note::Done(_))) {
                     self.show(note, &mut shown);
@@ -88,6 +91,11 @@ impl Work<'_> {
             Note::Waiting(why) => {
                 if let Some(step) = shown {
                     step.detail(&why);
+                }
+            }
+            Note::Moved(news) => {
+                if let Some(step) = shown {
+                    step.news(&news);
                 }
             }
             Note::Done(result) => {
@@ -153,6 +161,7 @@ impl Work<'_> {
     async fn act(&mut self, action: &Action) -> Event {
         match actions::act(self, action).await {
             Ok(Outcome::Done(text)) => Event::Acted(text),
+            Ok(Outcome::Moved(text)) => Event::Moved(text),
             Ok(Outcome::NotYet(text)) => Event::Problem { text, retry: true },
             Err(error) => problem(&error),
         }

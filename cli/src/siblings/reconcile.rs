@@ -66,6 +66,7 @@ pub(super) async fn attempt(service: &Service) -> Result<Done, Attempt> {
         progress: &progress,
         programs: None,
         end: End::Phase(Phase::Installed),
+        follow: None,
     };
     work.run(steps, Limits::default()).await?;
     state::save(&site, &home, &record).await?;

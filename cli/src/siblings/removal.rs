@@ -46,6 +46,7 @@ pub(super) async fn attempt(service: &Service) -> Result<(), Attempt> {
         progress: &progress,
         programs: None,
         end: End::Forget,
+        follow: None,
     };
     work.run(steps, Limits::default()).await?;
     // The group is gone, and the state with it.

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::agent::cgroups;
 use crate::agent::container::{self, ProcessRef, kill};
 use crate::agent::disk;
+use crate::agent::duration;
 use crate::agent::paths::Layout;
 use crate::netns::{self, Netns, Subnet};
 
@@ -39,12 +40,30 @@ pub struct ClusterArgs {
     /// What each agent offers [default: what the machine has]
     #[arg(long, value_name = "RESOURCES")]
     pub resources: Option<String>,
+    /// How long agents keep sandboxes after the end of their executors
+    #[arg(long, value_name = "DURATION", default_value = "1weeks", value_parser = duration::parse)]
+    pub gc_delay: Duration,
+    /// Directory of the secrets that tasks may refer to, one file each; the same for all agents
+    #[arg(long, value_name = "DIR")]
+    pub secrets_dir: Option<PathBuf>,
     /// Subnet of the agents' namespaces [default: a free one]
     #[arg(long, value_name = "CIDR")]
     pub subnet: Option<Subnet>,
     /// End it and remove everything but the working directory, also after kill -9
     #[arg(long)]
     pub down: bool,
+}
+
+impl ClusterArgs {
+    /// What every agent is told alike.
+    fn of_agents(&self) -> Vec<String> {
+        let mut arguments = vec![format!("--gc-delay={}", duration::format(self.gc_delay))];
+        let resources = self.resources.iter();
+        arguments.extend(resources.map(|r| format!("--resources={r}")));
+        let secrets = self.secrets_dir.iter();
+        arguments.extend(secrets.map(|dir| format!("--secrets-dir={}", dir.display())));
+        arguments
+    }
 }
 
 /// What is remembered about a cluster that runs.
@@ -180,12 +199,7 @@ async fn start(
             format!("--work-dir={}", dir(&name)),
             format!("--cgroups-root={}", plan.cgroups_root_of(number)),
         ]);
-        arguments.extend(
-            plan.args
-                .resources
-                .iter()
-                .map(|r| format!("--resources={r}")),
-        );
+        arguments.extend(plan.args.of_agents());
         parts.start(&name, line, &arguments, address).await?;
         tracing::info!("agent {number} is at http://{address}");
     }
@@ -328,5 +342,38 @@ async fn down(plan: &Plan<'_>) -> anyhow::Result<()> {
             Err(error).context("cannot remove running.json")
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::AgentArgs;
+
+    #[derive(Parser)]
+    struct Whole {
+        #[command(flatten)]
+        args: ClusterArgs,
+    }
+
+    #[derive(Parser)]
+    struct Agent {
+        #[command(flatten)]
+        args: AgentArgs,
+    }
+
+    #[test]
+    fn what_agents_are_told_alike_is_what_they_understand() {
+        let words = "x --agents=3 --gc-delay=90secs --secrets-dir=/s --resources=cpus:1";
+        let whole = Whole::parse_from(words.split(' ')).args;
+        let mut words = vec!["x".to_owned(), "--master=m:1".to_owned()];
+        words.push("--work-dir=/w".to_owned());
+        words.extend(whole.of_agents());
+        let agent = Agent::parse_from(words).args;
+        assert_eq!(agent.gc_delay, Duration::from_secs(90));
+        assert_eq!(agent.secrets_dir, Some(PathBuf::from("/s")));
+        assert_eq!(agent.resources, "cpus:1");
     }
 }

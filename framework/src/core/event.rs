@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use packaging::install::rolling::Order;
 use seam::message::ToFramework;
 
 use super::ids::{AgentId, ExecutorId, NodeName, OfferId, PodUid, Role, TaskId, Time};
@@ -125,6 +126,8 @@ pub enum Event {
         /// What went wrong.
         error: String,
     },
+    /// What an operator wants of the roll-out of the nodes' revision, as it is stored.
+    Rollout(Order),
     /// [`Effect::Bind`] has an outcome.
     Bound {
         /// The pod.

@@ -184,6 +184,7 @@ impl State {
         });
         self.stale(&agent);
         self.after(ASK_AGAIN, Timer::Node(name.clone()));
+        self.after(Duration::ZERO, Timer::Rollout);
     }
 
     /// The node's life is over.
@@ -255,6 +256,8 @@ impl State {
         }
         self.drop_plan(name);
         self.stale(&agent_id);
+        // Perhaps it was being changed.
+        self.after(Duration::ZERO, Timer::Rollout);
         self.after(Duration::ZERO, Timer::Node(name.clone()));
     }
 
@@ -285,6 +288,7 @@ impl State {
             });
         }
         self.stale(&agent);
+        self.after(Duration::ZERO, Timer::Rollout);
         self.after(Duration::ZERO, Timer::Node(name.clone()));
     }
 }

@@ -282,6 +282,7 @@ impl State {
             Event::NodesListed(present) => self.nodes_listed(&present),
             Event::NodePrepared { node, life, token } => self.node_prepared(&node, &life, token),
             Event::PrepareFailed { node, life, error } => self.prepare_failed(&node, &life, &error),
+            Event::Rollout(order) => self.rollout_ordered(order),
             Event::Bound { pod, task, outcome } => self.bind_outcome(&pod, &task, outcome),
         }
     }

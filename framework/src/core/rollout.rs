@@ -2,12 +2,17 @@
 //!
 //! Every node is asked once it is Ready, since a framework that has just started does not know what
 //! its nodes run; those that are there already say so at once. Messages are delivered at most once,
-//! so a node is asked again until it answers. One that fails stops the roll-out for a while: a bad
-//! payload must not take one node after the other.
+//! so a node is asked again until it answers.
+//!
+//! One that fails, or is lost while it is being changed, stops the roll-out: a bad payload must not take
+//! one node after the other. After a while the same node is tried again, and only when it is there, or is
+//! no node any more, the next one is taken. An operator may stop the roll-out between two nodes, too
+//! ([`packaging::install::rolling`]): those that were asked are waited for, no other one is asked.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use packaging::install::rolling::{FailedNode, NAMED, Order, Progress};
 use seam::message::RevisionState;
 
 use super::State;
@@ -34,6 +39,8 @@ const SHARE: usize = 20;
 enum Standing {
     /// It has to be asked, not before that moment.
     Due(Time),
+    /// The same, of one that has not answered the last time.
+    Silent(Time),
     /// It was asked and has no outcome yet.
     Asked {
         /// First.
@@ -47,6 +54,13 @@ enum Standing {
     },
     /// It is there.
     InPlace,
+}
+
+/// Why a node is not there, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Failure {
+    at: Time,
+    why: String,
 }
 
 /// What an answer means to people.
@@ -67,8 +81,10 @@ pub struct Rollout {
     /// Digest of the revision that is wanted; none where nothing is rolled out.
     wanted: Option<String>,
     nodes: BTreeMap<NodeName, Standing>,
-    /// No node is asked before.
-    paused_until: Time,
+    /// While there are any, no node is asked but they.
+    failures: BTreeMap<NodeName, Failure>,
+    /// What an operator wants.
+    order: Order,
 }
 
 impl Rollout {
@@ -80,16 +96,66 @@ impl Rollout {
         }
     }
 
+    /// What an operator wants, as it is stored. A new order to go on makes failed and silent nodes
+    /// worth another question now.
+    pub fn ordered(&mut self, order: Order, now: Time) {
+        let new = order.id != self.order.id;
+        if new && order.paused_since.is_none() {
+            for (node, standing) in &mut self.nodes {
+                let failed = self.failures.contains_key(node);
+                match standing {
+                    Standing::Due(at) if failed => *at = now,
+                    Standing::Silent(_) => *standing = Standing::Due(now),
+                    _ => {}
+                }
+            }
+            self.failures.clear();
+        }
+        self.order = order;
+    }
+
     /// A node is Ready, for the first time or again.
     pub fn ready(&mut self, node: &NodeName, now: Time) {
         if self.wanted.is_some() {
-            self.nodes.insert(node.clone(), Standing::Due(now));
+            // One that failed keeps its time.
+            let failed = self.failures.get(node).map(|failure| failure.at + PAUSE);
+            let at = failed.map_or(now, |at| at.max(now));
+            self.nodes.insert(node.clone(), Standing::Due(at));
         }
     }
 
-    /// Forgets nodes that are not Ready any more.
-    pub fn retain(&mut self, is_ready: impl Fn(&NodeName) -> bool) {
-        self.nodes.retain(|node, _| is_ready(node));
+    /// Forgets nodes that are not Ready any more. Returns those that were being changed and did not
+    /// leave on purpose: that may be what ended them.
+    pub fn retain(
+        &mut self,
+        is_ready: impl Fn(&NodeName) -> bool,
+        is_lost: impl Fn(&NodeName) -> bool,
+        now: Time,
+    ) -> Vec<NodeName> {
+        let mut lost = Vec::new();
+        self.nodes.retain(|node, standing| {
+            let stays = is_ready(node);
+            let at_it = matches!(standing, Standing::Asked { works: true, .. });
+            if !stays && at_it && is_lost(node) {
+                lost.push(node.clone());
+            }
+            stays
+        });
+        for node in &lost {
+            self.failed(node, "it was lost while it was being changed", now);
+        }
+        lost
+    }
+
+    fn failed(&mut self, node: &NodeName, why: &str, now: Time) {
+        if let Some(standing) = self.nodes.get_mut(node) {
+            *standing = Standing::Due(now + PAUSE);
+        }
+        let failure = Failure {
+            at: now,
+            why: why.to_owned(),
+        };
+        self.failures.insert(node.clone(), failure);
     }
 
     /// A node has answered. Returns what is worth telling people.
@@ -121,11 +187,11 @@ impl Rollout {
                 // One that was there already has never been at it.
                 let changed = *works;
                 *standing = Standing::InPlace;
+                self.failures.remove(node);
                 changed.then_some(Outcome::Revised)
             }
             RevisionState::Failed { message } => {
-                *standing = Standing::Due(now + PAUSE);
-                self.paused_until = now + PAUSE;
+                self.failed(node, &message, now);
                 Some(Outcome::Failed { message })
             }
         }
@@ -140,20 +206,19 @@ impl Rollout {
                 since,
                 last,
                 unanswered,
-                ..
+                works,
             } = standing
             else {
                 continue;
             };
             if now.since(*since) >= PATIENCE {
-                self.paused_until = now + PAUSE;
-                *standing = Standing::Due(now + PAUSE);
                 late.push(node.clone());
                 continue;
             }
             if now.since(*last) >= AGAIN {
-                if *unanswered >= DEAF_AFTER {
-                    *standing = Standing::Due(now + PAUSE);
+                // One that has begun is not left alone with it.
+                if *unanswered >= DEAF_AFTER && !*works {
+                    *standing = Standing::Silent(now + PAUSE);
                     continue;
                 }
                 *last = now;
@@ -162,12 +227,24 @@ impl Rollout {
             }
             places = places.saturating_sub(1);
         }
-        if now >= self.paused_until {
+        for node in &late {
+            let why = format!("no outcome within {} min", PATIENCE.as_secs() / 60);
+            self.failed(node, &why, now);
+        }
+        // Those that are nodes no more have had their time.
+        let nodes = &self.nodes;
+        self.failures
+            .retain(|node, failure| nodes.contains_key(node) || now.since(failure.at) < PAUSE);
+        if self.order.paused_since.is_none() {
             for (node, standing) in &mut self.nodes {
                 if places == 0 {
                     break;
                 }
-                if matches!(standing, Standing::Due(at) if *at <= now) {
+                let (Standing::Due(at) | Standing::Silent(at)) = standing else {
+                    continue;
+                };
+                let barred = !self.failures.is_empty() && !self.failures.contains_key(node);
+                if *at <= now && !barred {
                     *standing = Standing::Asked {
                         since: now,
                         last: now,
@@ -187,38 +264,121 @@ impl Rollout {
         self.nodes.len().div_ceil(SHARE).max(1)
     }
 
-    /// When [`Self::due`] may have something to say again; `None` while all are there.
+    /// When [`Self::due`] may have something to say again; `None` while nothing but an answer or an
+    /// order changes anything.
     pub fn next(&self) -> Option<Time> {
         let at_it = |standing: &&Standing| matches!(standing, Standing::Asked { .. });
         let full = self.nodes.values().filter(at_it).count() >= self.places();
-        self.nodes
-            .values()
-            .filter_map(|standing| match standing {
+        let paused = self.order.paused_since.is_some();
+        let of_nodes = self.nodes.iter().filter_map(|(node, standing)| {
+            let barred = !self.failures.is_empty() && !self.failures.contains_key(node);
+            match standing {
                 // An answer makes room.
-                Standing::Due(_) if full => None,
-                Standing::Due(at) => Some((*at).max(self.paused_until)),
+                Standing::Due(_) | Standing::Silent(_) if full || paused || barred => None,
+                Standing::Due(at) | Standing::Silent(at) => Some(*at),
                 Standing::Asked { last, .. } => Some(*last + AGAIN),
                 Standing::InPlace => None,
-            })
+            }
+        });
+        let gone = self.failures.iter();
+        let gone = gone.filter(|(node, _)| !self.nodes.contains_key(*node));
+        of_nodes
+            .chain(gone.map(|(_, failure)| failure.at + PAUSE))
             .min()
     }
 
-    /// How many of the Ready nodes are there, and how many are there in all.
-    pub fn progress(&self) -> (usize, usize) {
-        let there = |standing: &&Standing| **standing == Standing::InPlace;
-        (self.nodes.values().filter(there).count(), self.nodes.len())
+    /// How far it is, for people and for commands that wait; the nodes whose agents are lost aside.
+    pub fn progress(&self) -> Progress {
+        let named = |wanted: fn(&Standing) -> bool| {
+            let nodes = self.nodes.iter().filter(|(_, standing)| wanted(standing));
+            nodes
+                .map(|(node, _)| node.to_string())
+                .take(NAMED)
+                .collect()
+        };
+        let failed = self.failures.iter().take(NAMED);
+        Progress {
+            order: self.order.id.clone(),
+            paused_since: self.order.paused_since.clone(),
+            revision: self.wanted.clone().unwrap_or_default(),
+            nodes: self.nodes.len(),
+            in_place: self.count(|standing| *standing == Standing::InPlace),
+            working: named(|standing| matches!(standing, Standing::Asked { .. })),
+            failed: failed
+                .map(|(node, failure)| FailedNode {
+                    node: node.to_string(),
+                    why: failure.why.clone(),
+                })
+                .collect(),
+            silent: named(|standing| matches!(standing, Standing::Silent(_))),
+            away: Vec::new(),
+        }
+    }
+
+    fn count(&self, wanted: impl Fn(&Standing) -> bool) -> usize {
+        self.nodes.values().filter(|s| wanted(s)).count()
+    }
+
+    /// How many Ready nodes stand where, for the metrics.
+    pub fn counts(&self) -> Vec<(&'static str, usize)> {
+        vec![
+            ("in-place", self.count(|s| *s == Standing::InPlace)),
+            (
+                "waiting",
+                self.count(|s| matches!(s, Standing::Due(_) | Standing::Silent(_))),
+            ),
+            (
+                "working",
+                self.count(|s| matches!(s, Standing::Asked { .. })),
+            ),
+            ("failed", self.failures.len()),
+        ]
     }
 }
 
 impl State {
+    /// An operator's order was read.
+    pub(super) fn rollout_ordered(&mut self, order: Order) {
+        self.rollout.ordered(order, self.now);
+        self.after(Duration::ZERO, Timer::Rollout);
+    }
+
+    /// How far the nodes are on their way to the wanted revision; `None` while it is not known which
+    /// run.
+    pub fn rollout_progress(&self) -> Option<Progress> {
+        if !self.may_schedule() {
+            return None;
+        }
+        let lost = |node: &&super::node::Node| node.phase == NodePhase::Unreachable;
+        let away = self.nodes.values().filter(lost);
+        Some(Progress {
+            away: away.map(|n| n.name.to_string()).take(NAMED).collect(),
+            ..self.rollout.progress()
+        })
+    }
+
     /// Asks the nodes that are due.
     pub(super) fn roll_out(&mut self) {
-        let nodes = &self.nodes;
+        let (nodes, agents) = (&self.nodes, &self.agents);
         let is_ready = |name: &NodeName| {
             let node = nodes.get(name);
             node.is_some_and(|node| node.phase == NodePhase::Ready)
         };
-        self.rollout.retain(is_ready);
+        // One that is given back goes by way of draining.
+        let is_lost = |name: &NodeName| {
+            let node = nodes.get(name);
+            node.is_some_and(|node| {
+                let drained = agents.get(&node.agent).is_some_and(|agent| agent.draining);
+                let ended = matches!(
+                    node.phase,
+                    NodePhase::Unreachable | NodePhase::Clearing | NodePhase::Offline
+                );
+                ended && !drained
+            })
+        };
+        for node in self.rollout.retain(is_ready, is_lost, self.now) {
+            self.revision_failed(node, "it was lost while it was being changed");
+        }
         let (ask, late) = self.rollout.due(self.now);
         for node in late {
             let message = format!("no outcome within {} min", PATIENCE.as_secs() / 60);
@@ -249,12 +409,13 @@ impl State {
     ) {
         match self.rollout.answered(node, digest, state, self.now) {
             Some(Outcome::Revised) => {
-                let (there, all) = self.rollout.progress();
+                let progress = self.rollout.progress();
                 self.emit(Effect::NodeEvent {
                     node: node.clone(),
                     reason: "Revised".to_owned(),
                     message: format!(
-                        "The node was brought to revision {digest} under its pods; {there} of {all} nodes are there"
+                        "The node was brought to revision {digest} under its pods; {} of {} nodes are there",
+                        progress.in_place, progress.nodes
                     ),
                     warning: false,
                 });
@@ -268,7 +429,7 @@ impl State {
     fn revision_failed(&mut self, node: NodeName, why: &str) {
         let pause = PAUSE.as_secs() / 60;
         self.problem(format!(
-            "node {node} could not be brought to the wanted revision: {why}; no node is changed for {pause} min"
+            "node {node} could not be brought to the wanted revision: {why}; it is tried again after {pause} min, no other node is changed before"
         ));
         self.emit(Effect::NodeEvent {
             node,
@@ -280,127 +441,4 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const WANTED: &str = "0badcafe0badcafe";
-    const START: Time = Time(1_000_000);
-
-    fn rollout(nodes: usize) -> (Rollout, Vec<NodeName>) {
-        let mut rollout = Rollout::new(Some(WANTED.to_owned()));
-        let names: Vec<NodeName> = (0..nodes)
-            .map(|n| NodeName::from(format!("n{n:03}").as_str()))
-            .collect();
-        for name in &names {
-            rollout.ready(name, START);
-        }
-        (rollout, names)
-    }
-
-    fn asked(rollout: &mut Rollout, now: Time) -> Vec<NodeName> {
-        rollout.due(now).0
-    }
-
-    fn failed() -> RevisionState {
-        RevisionState::Failed {
-            message: "kubelet".to_owned(),
-        }
-    }
-
-    #[test]
-    fn one_node_in_twenty_is_asked_at_a_time() {
-        let (mut few, names) = rollout(3);
-        assert_eq!(asked(&mut few, START), names[..1]);
-        assert!(asked(&mut few, START).is_empty());
-        few.answered(&names[0], WANTED, RevisionState::InPlace, START);
-        assert_eq!(asked(&mut few, START), names[1..2]);
-
-        let (mut many, names) = rollout(60);
-        assert_eq!(asked(&mut many, START), names[..3]);
-        assert_eq!(many.progress(), (0, 60));
-    }
-
-    #[test]
-    fn a_node_that_is_there_already_is_not_worth_a_word_and_one_that_changes_is() {
-        let (mut rollout, names) = rollout(2);
-        asked(&mut rollout, START);
-        let answer = |rollout: &mut Rollout, n: usize, state| {
-            rollout.answered(&names[n], WANTED, state, START)
-        };
-        assert_eq!(answer(&mut rollout, 0, RevisionState::InPlace), None);
-        asked(&mut rollout, START);
-        assert_eq!(answer(&mut rollout, 1, RevisionState::Working), None);
-        assert_eq!(
-            answer(&mut rollout, 1, RevisionState::InPlace),
-            Some(Outcome::Revised)
-        );
-        assert_eq!((rollout.progress(), rollout.next()), ((2, 2), None));
-    }
-
-    #[test]
-    fn a_question_that_is_lost_is_asked_again() {
-        let (mut rollout, names) = rollout(1);
-        asked(&mut rollout, START);
-        assert_eq!(rollout.next(), Some(START + AGAIN));
-        assert_eq!(asked(&mut rollout, START + AGAIN), names);
-    }
-
-    #[test]
-    fn a_failure_stops_all_for_a_while() {
-        let (mut rollout, names) = rollout(2);
-        asked(&mut rollout, START);
-        let told = rollout.answered(&names[0], WANTED, failed(), START);
-        assert!(matches!(told, Some(Outcome::Failed { .. })));
-        assert!(asked(&mut rollout, START + AGAIN).is_empty());
-        assert_eq!(rollout.next(), Some(START + PAUSE));
-        assert_eq!(asked(&mut rollout, START + PAUSE), names[..1]);
-    }
-
-    #[test]
-    fn an_executor_that_does_not_know_the_question_keeps_no_other_waiting_for_long() {
-        let (mut rollout, names) = rollout(2);
-        let mut now = START;
-        let mut others = Vec::new();
-        while now < START + PAUSE {
-            others.extend(asked(&mut rollout, now));
-            now = now + AGAIN;
-        }
-        assert_eq!(others.iter().filter(|n| **n == names[0]).count(), 4);
-        assert!(others.contains(&names[1]));
-    }
-
-    #[test]
-    fn a_node_that_is_at_it_for_too_long_counts_as_failed() {
-        let (mut rollout, names) = rollout(2);
-        asked(&mut rollout, START);
-        let mut now = START;
-        let mut late = Vec::new();
-        while late.is_empty() {
-            rollout.answered(&names[0], WANTED, RevisionState::Working, now);
-            now = now + AGAIN;
-            late = rollout.due(now).1;
-            assert!(now < START + PATIENCE + AGAIN + AGAIN);
-        }
-        assert_eq!(late, names[..1]);
-        assert!(asked(&mut rollout, now).is_empty());
-    }
-
-    #[test]
-    fn answers_to_other_questions_and_of_other_nodes_change_nothing() {
-        let (mut rollout, names) = rollout(1);
-        let stranger = NodeName::from("stranger");
-        asked(&mut rollout, START);
-        assert_eq!(rollout.answered(&names[0], "other", failed(), START), None);
-        assert_eq!(rollout.answered(&stranger, WANTED, failed(), START), None);
-        rollout.retain(|name| *name != names[0]);
-        assert_eq!(rollout.answered(&names[0], WANTED, failed(), START), None);
-        assert_eq!(rollout.next(), None);
-    }
-
-    #[test]
-    fn without_a_revision_nobody_is_asked() {
-        let mut rollout = Rollout::new(None);
-        rollout.ready(&NodeName::from("n"), START);
-        assert!(asked(&mut rollout, START).is_empty());
-    }
-}
+mod tests;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use packaging::install::rolling::Progress;
+
 use super::State;
 use super::ids::NodeName;
 use super::node::{Node, NodePhase};
@@ -75,6 +77,10 @@ pub struct Summary {
     pub tasks: usize,
     /// Nodes by phase.
     pub nodes: BTreeMap<&'static str, usize>,
+    /// Ready nodes by where they are on their way to the wanted revision.
+    pub rollout: Vec<(&'static str, usize)>,
+    /// How far they are in all, once that is known.
+    pub rolling: Option<Progress>,
 }
 
 impl NodePhase {
@@ -112,6 +118,8 @@ impl State {
             unaccounted: self.unaccounted.len(),
             tasks: self.ledger.len(),
             nodes,
+            rollout: self.rollout.counts(),
+            rolling: self.rollout_progress(),
             ..Summary::default()
         };
         for pod in self.pods.values() {

@@ -8,6 +8,7 @@ mod calls;
 mod mesos_loop;
 mod namesakes;
 mod objects;
+mod rolling;
 pub mod setup;
 mod status;
 mod tokens;
@@ -22,6 +23,7 @@ use mesos::Refusal;
 use mesos::http::ClientConfig;
 use mesos::master::MasterUrl;
 use mesos::scheduler::{self, SchedulerConfig, SchedulerEvent};
+use packaging::install::rolling::Progress;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -164,6 +166,19 @@ pub async fn lead(leader: Leader, stop: CancellationToken) -> Result<(), LeaderE
             metrics.certificate(approved);
         }
     });
+    // Before any node is asked: it may be that none is to be.
+    let Some(order) = rolling::first(&leader.client, &leader.framework.name, &stop).await else {
+        return Ok(());
+    };
+    let (progress, told) = tokio::sync::watch::channel(None);
+    tokio::spawn(rolling::run(
+        leader.client.clone(),
+        leader.framework.name.clone(),
+        order.clone(),
+        told,
+        events.clone(),
+        stop.clone(),
+    ));
     let mut main = Main {
         state: State::new(leader.core.clone(), rand::random(), clock.now()),
         clock,
@@ -179,7 +194,9 @@ pub async fn lead(leader: Leader, stop: CancellationToken) -> Result<(), LeaderE
         batch: Vec::new(),
         status_due: Instant::now(),
         sweep_due: Instant::now() + TOKEN_SWEEP,
+        progress,
     };
+    main.state.handle(Event::Rollout(order), clock.now());
     // Nodes before pods: a bound pod is ours if its node is.
     tokio::spawn(watch::nodes(
         leader.client.clone(),
@@ -264,6 +281,8 @@ struct Main {
     batch: Vec<Event>,
     status_due: Instant,
     sweep_due: Instant,
+    /// How far the nodes' roll-out is.
+    progress: tokio::sync::watch::Sender<Option<Progress>>,
 }
 
 impl Main {
@@ -420,7 +439,13 @@ impl Main {
         }
         // Walks over everything: not at every event.
         self.status_due = now + Duration::from_secs(1);
-        self.board.show(&self.state.summary());
+        let summary = self.state.summary();
+        self.board.show(&summary);
+        self.progress.send_if_modified(|told| {
+            let news = *told != summary.rolling;
+            told.clone_from(&summary.rolling);
+            news
+        });
         status::show(&self.metrics, &self.state);
         for launch in self.state.take_launch_times() {
             let kind = if launch.node { "node" } else { "pod" };

@@ -83,6 +83,7 @@ impl Board {
             status.tasks = summary.tasks;
             status.pods = pods(summary).into_iter().collect();
             status.nodes = summary.nodes.clone();
+            status.rollout.clone_from(&summary.rolling);
         });
     }
 }
@@ -124,6 +125,8 @@ pub fn show(metrics: &Metrics, state: &State) {
             tasks: summary.tasks,
             pods: pods(&summary),
             nodes: summary.nodes.iter().map(|(k, v)| (*k, *v)).collect(),
+            rollout: summary.rollout,
+            rollout_paused: summary.rolling.is_some_and(|r| r.paused_since.is_some()),
         },
     );
 }

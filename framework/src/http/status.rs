@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use packaging::install::rolling::Progress;
 use serde::Serialize;
 
 /// After so long without a beat the scheduling loop is said to hang. Calls of the API server
@@ -49,6 +50,9 @@ pub struct Status {
     pub pods: BTreeMap<&'static str, usize>,
     /// Nodes by phase.
     pub nodes: BTreeMap<&'static str, usize>,
+    /// How far nodes are on their way to the wanted revision, and whether that is paused; once it is
+    /// known which run.
+    pub rollout: Option<Progress>,
     /// The last thing that went wrong and has not been mended, in a sentence.
     pub problem: Option<String>,
     /// What somebody should look at, although everything works.

@@ -17,6 +17,7 @@ pub mod lease;
 pub mod nodes;
 pub mod pods;
 mod recent;
+pub mod rolling;
 pub mod slim;
 
 pub use api::{ApiError, Retry};

@@ -98,6 +98,10 @@ pub struct CorePicture {
     pub pods: Vec<(&'static str, usize)>,
     /// Nodes, by phase.
     pub nodes: Vec<(&'static str, usize)>,
+    /// Ready nodes, by where they are on their way to the wanted revision.
+    pub rollout: Vec<(&'static str, usize)>,
+    /// Whether an operator has paused that.
+    pub rollout_paused: bool,
 }
 
 /// All metrics. Cheap to share; every method may be called from anywhere.
@@ -112,6 +116,8 @@ pub struct Metrics {
     tasks: Gauge,
     pods: Gauges<StateLabel>,
     nodes: Gauges<PhaseLabel>,
+    rollout: Gauges<StateLabel>,
+    rollout_paused: Gauge,
     offers: Counters<OutcomeLabel>,
     launched: Counters<KindLabel>,
     unschedulable: Counter,
@@ -161,6 +167,8 @@ impl Metrics {
             tasks: Gauge::default(),
             pods: Family::default(),
             nodes: Family::default(),
+            rollout: Family::default(),
+            rollout_paused: Gauge::default(),
             offers: Family::default(),
             launched: Family::default(),
             unschedulable: Counter::default(),
@@ -211,6 +219,16 @@ impl Metrics {
             self.pods.clone(),
         );
         r.register("nodes", "Nodes by phase", self.nodes.clone());
+        r.register(
+            "rollout_nodes",
+            "Ready nodes by where they are on their way to the wanted revision",
+            self.rollout.clone(),
+        );
+        r.register(
+            "rollout_paused",
+            "Whether an operator has paused the way of the nodes to the wanted revision",
+            self.rollout_paused.clone(),
+        );
         r.register("offers", "Offers by outcome", self.offers.clone());
         r.register("tasks_launched", "Tasks launched", self.launched.clone());
         r.register(
@@ -352,6 +370,12 @@ impl Metrics {
                 .get_or_create(&PhaseLabel { phase })
                 .set(whole(*count));
         }
+        for (state, count) in &picture.rollout {
+            self.rollout
+                .get_or_create(&StateLabel { state })
+                .set(whole(*count));
+        }
+        self.rollout_paused.set(i64::from(picture.rollout_paused));
     }
 
     /// A status update came; `state` as Mesos names it (`TASK_RUNNING`).
@@ -449,6 +473,8 @@ mod tests {
             offers: 4,
             pods: vec![("queued", 2), ("gated", 1)],
             nodes: vec![("ready", 3)],
+            rollout: vec![("in-place", 2), ("working", 1)],
+            rollout_paused: true,
             ..CorePicture::default()
         };
         metrics.show(&counts, &picture);

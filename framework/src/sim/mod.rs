@@ -8,6 +8,7 @@
 
 pub mod api;
 pub mod mesos;
+mod rolling;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -22,6 +23,7 @@ use crate::core::pool::Amounts;
 use crate::core::{CoreConfig, Effect, Event, State};
 use api::Api;
 use mesos::Mesos;
+use rolling::Rolling;
 
 /// How often things go wrong: probabilities, and mean times between faults.
 #[derive(Debug, Clone, Default)]
@@ -56,6 +58,14 @@ pub struct Faults {
     pub drain: Option<Duration>,
     /// A disruption budget refuses an eviction.
     pub budget: f64,
+    /// An operator pauses the roll-out of the nodes' revision, or lets it go on.
+    pub order: Option<Duration>,
+    /// A framework that is started again wants another revision.
+    pub revision: f64,
+    /// A node cannot be brought to a revision.
+    pub revision_failure: f64,
+    /// A message between framework and executor is lost.
+    pub message_lost: f64,
 }
 
 impl Faults {
@@ -78,6 +88,18 @@ impl Faults {
             maintenance: seconds(60),
             drain: seconds(90),
             budget: 0.5,
+            ..Self::default()
+        }
+    }
+
+    /// The same, while nodes are brought from revision to revision.
+    pub fn hell_of_revisions() -> Self {
+        Self {
+            order: Some(Duration::from_secs(45)),
+            revision: 0.3,
+            revision_failure: 0.05,
+            message_lost: 0.2,
+            ..Self::hell()
         }
     }
 }
@@ -128,6 +150,7 @@ pub(crate) enum Fault {
     OwnNode,
     Maintenance,
     Drain,
+    Order,
 }
 
 struct Entry {
@@ -265,6 +288,8 @@ pub struct Simulation {
     /// The real core, while the framework runs.
     pub framework: Option<State>,
     config: CoreConfig,
+    /// The roll-out of the nodes' revision.
+    rolling: Rolling,
     /// When the core is woken next.
     wake: Option<Time>,
     /// CPU time that the core has used.
@@ -306,6 +331,7 @@ impl Simulation {
             api: Api::default(),
             framework: None,
             config,
+            rolling: Rolling::default(),
             wake: None,
             core_time: Duration::ZERO,
             trace: false,
@@ -336,6 +362,7 @@ impl Simulation {
             Fault::OwnNode,
             Fault::Maintenance,
             Fault::Drain,
+            Fault::Order,
         ] {
             let mean = self.mean(fault);
             self.world.schedule_fault(fault, mean);
@@ -355,6 +382,7 @@ impl Simulation {
             Fault::OwnNode => faults.own_node,
             Fault::Maintenance => faults.maintenance,
             Fault::Drain => faults.drain,
+            Fault::Order => faults.order,
         }
     }
 
@@ -362,6 +390,9 @@ impl Simulation {
     pub fn calm(&mut self) {
         self.world.faults = Faults::default();
         self.mesos.heal(&mut self.world);
+        if self.rolling.order.paused_since.is_some() {
+            self.order(false);
+        }
     }
 
     /// Lets time pass.
@@ -429,7 +460,10 @@ impl Simulation {
         self.world.incarnation += 1;
         let seed = self.world.rng.random();
         self.wake = None;
+        self.another_revision();
         self.framework = Some(State::new(self.config.clone(), seed, self.world.now));
+        self.rolling.begun.clear();
+        self.hear(Event::Rollout(self.rolling.order.clone()));
         self.api.list(&mut self.world);
         let after = self.world.millis(100..2000);
         let incarnation = self.world.incarnation;
@@ -450,6 +484,9 @@ impl Simulation {
             println!("{:>10.3} > {event:?}", self.world.now.0 as f64 / 1000.0);
         }
         self.heard += 1;
+        if let Event::Rollout(order) = &event {
+            self.rolling.heard = order.clone();
+        }
         let began = std::time::Instant::now();
         let effects = state.apply(event, self.world.now);
         self.core_time += began.elapsed();
@@ -477,6 +514,9 @@ impl Simulation {
             (self.sent, format!("{effect:?}")).hash(&mut hasher);
             self.sent = hasher.finish();
         }
+        if let Effect::Revise { agent, .. } = &effect {
+            self.revises(agent.clone());
+        }
         match &effect {
             Effect::Accept { .. }
             | Effect::Decline { .. }
@@ -485,6 +525,7 @@ impl Simulation {
             | Effect::Revive
             | Effect::Kill { .. }
             | Effect::Shutdown { .. }
+            | Effect::Revise { .. }
             | Effect::Acknowledge { .. }
             | Effect::Reconcile { .. }
             | Effect::PollAgents
@@ -541,6 +582,7 @@ impl Simulation {
             Fault::OwnNode => self.api.create_with_node(&mut self.world),
             Fault::Maintenance => self.mesos.plan_maintenance(&mut self.world),
             Fault::Drain => self.mesos.drain_some(&mut self.world, &mut self.api),
+            Fault::Order => self.order(self.rolling.order.paused_since.is_none()),
         }
     }
 
@@ -571,6 +613,7 @@ impl Simulation {
     pub fn unsettled(&self) -> Vec<String> {
         let mut problems = self.api.unsettled();
         problems.extend(self.mesos.unsettled(&self.api));
+        problems.extend(self.not_rolled_out());
         problems
     }
 }

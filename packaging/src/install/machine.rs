@@ -47,6 +47,8 @@ pub enum Event {
     Sent,
     /// Answers [`Effect::Do`]: what was done, for people.
     Acted(String),
+    /// Answers [`Effect::Do`]: not yet, but it has come further; its time begins anew.
+    Moved(String),
     /// Answers [`Effect::Pause`].
     Tick,
     /// Answers any of them: it did not work.
@@ -132,6 +134,8 @@ pub enum Note {
     Begin(String),
     /// What it waits for.
     Waiting(String),
+    /// It has come further, and what it waits for now.
+    Moved(String),
     /// It is done; the text may be empty.
     Done(String),
     /// It failed.
@@ -191,6 +195,12 @@ impl Machine {
         &self.steps[..(self.at + 1).min(self.steps.len())]
     }
 
+    /// Whether the step that is under way may be left before its end, because it only waits for what
+    /// others do one after the other.
+    pub fn may_be_left(&self) -> bool {
+        matches!(self.steps.get(self.at), Some(Step::Do(Action::Rollout)))
+    }
+
     /// The first effect.
     pub fn begin(&mut self, now: Time) -> Turn {
         let mut notes = Vec::new();
@@ -210,6 +220,13 @@ impl Machine {
                 Effect::Look
             }
             Event::Acted(text) => self.done(now, text, &mut notes),
+            Event::Moved(text) => {
+                self.begun = now;
+                self.pause = self.limits.first_pause;
+                self.why.clone_from(&text);
+                notes.push(Note::Moved(text));
+                Effect::Pause(self.pause)
+            }
             Event::Tick => self.first(),
             Event::Problem { text, retry: true } => self.wait(now, text, &mut notes),
             Event::Problem { text, retry: false } => {

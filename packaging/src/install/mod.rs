@@ -14,6 +14,7 @@ pub mod machine;
 pub mod plan;
 pub mod preflight;
 pub mod probe;
+pub mod rolling;
 
 pub use diff::{Change, diff};
 pub use judge::{Seen, Standing, World};

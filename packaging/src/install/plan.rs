@@ -85,6 +85,8 @@ pub enum Action {
     RemoveGroup,
     /// Checks that neither Mesos nor Marathon holds anything of the cluster any more.
     VerifyGone,
+    /// Waits until the framework has brought its nodes to their new revision, one after the other.
+    Rollout,
     /// Notes that the command is complete.
     Complete,
 }
@@ -108,6 +110,7 @@ impl fmt::Display for Action {
             Self::ForgetFramework => f.write_str("forget the framework's id"),
             Self::RemoveGroup => f.write_str("remove the empty group"),
             Self::VerifyGone => f.write_str("check that nothing is left"),
+            Self::Rollout => f.write_str("nodes, one after the other"),
             Self::Complete => f.write_str("note that it is done"),
         }
     }
@@ -306,7 +309,8 @@ pub fn restore(name: &str, wanted: &[Wanted]) -> Vec<Step> {
 }
 
 /// The steps of `upgrade`: a snapshot, then one app at a time, in the order in which Kubernetes
-/// allows versions to differ: etcd, API servers, what follows them, nodes by way of the framework.
+/// allows versions to differ: etcd, API servers, what follows them, nodes by way of the framework,
+/// which is waited for.
 pub fn upgrade(name: &str, wanted: &[Wanted], world: &World) -> Vec<Step> {
     let mut steps = Vec::new();
     let has_etcd = of_part(name, wanted, Part::Etcd).next().is_some();
@@ -328,6 +332,9 @@ pub fn upgrade(name: &str, wanted: &[Wanted], world: &World) -> Vec<Step> {
     }
     steps.extend(surplus(name, wanted, world).map(|app| Step::Delete { app }));
     steps.push(Step::Do(Action::Kubeconfig));
+    if of_part(name, wanted, Part::Framework).next().is_some() {
+        steps.push(Step::Do(Action::Rollout));
+    }
     steps.push(Step::Do(Action::Complete));
     steps
 }

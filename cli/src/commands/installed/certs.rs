@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::SystemTime;
 
-use packaging::install::plan::{self, Action, Step};
+use packaging::install::judge::World;
+use packaging::install::plan::{self, Action, Step, Wanted};
 use packaging::pki::{Expiry, Pki};
 use serde_json::json;
 
@@ -17,6 +18,14 @@ use crate::progress::Progress;
 
 /// How long it may take until it is known where the API is.
 const KUBECONFIG_SECONDS: u64 = 20;
+
+/// Those of an upgrade: one part after the other. Nodes stay what they are, and so does an order to
+/// leave them alone.
+fn steps(name: &str, wanted: &[Wanted], world: &World) -> Vec<Step> {
+    let mut steps = plan::upgrade(name, wanted, world);
+    steps.retain(|step| *step != Step::Do(Action::Rollout));
+    steps
+}
 
 /// `k8sm certs`.
 pub fn certs(state_dir: &Path, args: &Certs) -> Result<(), Error> {
@@ -117,7 +126,7 @@ async fn renew(
     if manner.dry_run {
         let wanted = render::wanted(home, &record, &site, None)?;
         let world = site.world(&record.name).await?;
-        let steps = plan::upgrade(&record.name, &wanted, &world);
+        let steps = steps(&record.name, &wanted, &world);
         return show_plan(manner.output, &[], &steps, &due)
             .map_err(|e| install::Error::State(e.to_string()));
     }
@@ -152,7 +161,7 @@ async fn renew(
     session
         .go(
             &wanted,
-            |world| plan::upgrade(&name, &wanted, world),
+            |world| steps(&name, &wanted, world),
             End::Phase(Phase::Installed),
         )
         .await

@@ -101,6 +101,7 @@ impl<'a> Session<'a> {
             progress: self.progress,
             programs: self.programs,
             end,
+            follow: None,
         };
         let names: Vec<String> = steps.iter().map(ToString::to_string).collect();
         let forgets = matches!(work.end, End::Forget);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use packaging::install::judge::{Standing, World};
 use packaging::install::plan::Part;
+use packaging::install::rolling::Progress;
 use serde::Serialize;
 use serde_json::json;
 
@@ -13,6 +14,7 @@ use crate::args::Shape;
 use crate::cluster::api::{Cluster, node_is_ready};
 use crate::commands::table;
 use crate::error::{Error, ExitCode as Code};
+use crate::install::rolling::Rolling;
 use crate::install::{self, Home, Record, Site};
 
 /// How long the API server may take to answer a status.
@@ -50,6 +52,8 @@ pub(super) struct Report {
     framework: String,
     api: String,
     nodes: Option<(usize, usize)>,
+    /// How far nodes are on their way to the revision that the framework wants.
+    rollout: Option<Progress>,
     certificates: String,
     apps: Vec<AppLine>,
     healthy: bool,
@@ -123,6 +127,10 @@ pub(super) async fn gather(
         })
         .collect();
     let (api, nodes) = api(home).await;
+    let rollout = match nodes {
+        Some(_) => rollout(home, record).await,
+        None => None,
+    };
     let apps = lines(&record.name, &world);
     Ok(Report {
         name: record.name.clone(),
@@ -138,6 +146,7 @@ pub(super) async fn gather(
         },
         api,
         nodes,
+        rollout,
         certificates: super::certs::next_expiry(home, record)?,
         healthy: are_healthy(&apps),
         apps,
@@ -162,6 +171,24 @@ async fn api(home: &Home) -> (String, Option<(usize, usize)>) {
             None,
         ),
     }
+}
+
+pub(super) async fn rollout(home: &Home, record: &Record) -> Option<Progress> {
+    let rolling = Rolling::connect(home, &record.name).await.ok()?;
+    rolling.read().await.ok()?.1
+}
+
+/// What there is to say about nodes that are not all of one revision.
+fn about(rollout: &Progress) -> Option<String> {
+    if let Some(since) = &rollout.paused_since {
+        return Some(format!(
+            "{}; paused since {since}: `k8sm upgrade --resume`",
+            rollout.counted()
+        ));
+    }
+    let failed = rollout.about_failed();
+    let under_way = || (!rollout.is_complete()).then(|| rollout.counted());
+    failed.or_else(under_way)
 }
 
 fn lines(name: &str, world: &World) -> Vec<AppLine> {
@@ -200,6 +227,10 @@ fn text(report: &Report) -> String {
     let nodes = match report.nodes {
         Some((ready, all)) => format!("{ready} of {all} ready"),
         None => "unknown".to_owned(),
+    };
+    let nodes = match report.rollout.as_ref().and_then(about) {
+        Some(more) => format!("{nodes}; {more}"),
+        None => nodes,
     };
     for (what, value) in [
         ("Kubernetes", &report.kubernetes_version),
@@ -252,6 +283,13 @@ mod tests {
             framework: "F-1 (connected)".to_owned(),
             api: "answers".to_owned(),
             nodes: Some((2, 3)),
+            rollout: Some(Progress {
+                revision: "0badcafe".to_owned(),
+                nodes: 3,
+                in_place: 1,
+                paused_since: Some("2026-01-01T00:00:00Z".to_owned()),
+                ..Progress::default()
+            }),
             certificates: "the first expires in 364 days (apiserver)".to_owned(),
             apps: lines("k8s", &world),
             healthy: false,

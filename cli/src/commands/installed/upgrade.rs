@@ -1,10 +1,11 @@
 //! `k8sm upgrade`: one part after the other, with a snapshot first and a way back.
 
+mod pause;
+
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use packaging::install::judge::World;
-use packaging::install::plan::{self, Action, Step, Wanted, What};
+use packaging::install::plan::{self, Action, AppPlan, Step, Wanted, What};
 use packaging::install::preflight::{self, Level, version};
 use packaging::marathon::EtcdStorage;
 use packaging::options::Options;
@@ -16,61 +17,28 @@ use crate::args::Upgrade;
 use crate::error::Error;
 use crate::install::actions::End;
 use crate::install::record::Before;
+use crate::install::rolling::Rolling;
 use crate::install::{self, Home, Phase, Record, Site, keys, render};
 use crate::progress::Progress;
+
+/// How long each node has at least on the way back.
+const NODE_SECONDS: u64 = 300;
 
 /// `k8sm upgrade`.
 pub fn upgrade(state_dir: &Path, args: &Upgrade) -> Result<(), Error> {
     let (home, record) = home(state_dir, &args.which)?;
     block_on(async {
         match args.pause {
-            true => pause(&home, &record, args).await,
+            true => pause::pause(&home, &record, &args.manner).await,
             false => run(&home, args).await,
         }
     })
 }
 
-/// Lets the upgrade that is under way stop between two steps.
-async fn pause(home: &Home, record: &Record, args: &Upgrade) -> Result<(), install::Error> {
-    /// Between two looks.
-    const EVERY: Duration = Duration::from_millis(200);
-    if record.phase != Phase::Upgrading {
-        return Err(install::Error::State(
-            "no upgrade is under way that could be paused".to_owned(),
-        ));
-    }
-    let progress = Progress::new(args.manner.quiet);
-    home.ask_pause(true)?;
-    let step = progress.step("wait for the step that is under way");
-    let patience = Duration::from_secs(args.manner.timeout);
-    let begun = Instant::now();
-    // Whoever upgrades holds it.
-    while let Err(error) = home.lock() {
-        if begun.elapsed() > patience {
-            step.failed();
-            return Err(error);
-        }
-        tokio::time::sleep(EVERY).await;
-    }
-    match home.read()?.map(|r| r.phase) {
-        Some(Phase::Upgrading) => {
-            step.done("paused; `k8sm upgrade --resume` goes on");
-            Ok(())
-        }
-        _ => {
-            home.ask_pause(false)?;
-            step.done("it was the last one: the upgrade is complete");
-            Ok(())
-        }
-    }
-}
-
 /// What a command may begin with.
-fn refuse_phase(record: &Record, args: &Upgrade) -> Result<(), install::Error> {
+fn refuse_phase(record: &Record) -> Result<(), install::Error> {
     let text = match record.phase {
-        Phase::Upgrading => return Ok(()),
-        Phase::Installed if !args.resume => return Ok(()),
-        Phase::Installed => "no upgrade is under way that could be resumed",
+        Phase::Upgrading | Phase::Installed => return Ok(()),
         Phase::Stopped => "the cluster is stopped: `k8sm start` first",
         _ => "the cluster is not completely installed: repeat `k8sm install` first",
     };
@@ -83,7 +51,13 @@ async fn run(home: &Home, args: &Upgrade) -> Result<(), install::Error> {
     let _lock = if dry { None } else { Some(home.lock()?) };
     // Not what was read before the lock was held.
     let mut record = home.existing()?;
-    refuse_phase(&record, args)?;
+    refuse_phase(&record)?;
+    let behind = nodes_are_behind(home, &record).await;
+    if args.resume && record.phase == Phase::Installed && !behind {
+        return Err(install::Error::State(
+            "no upgrade is under way that could be resumed".to_owned(),
+        ));
+    }
     let site = site(&record).await?;
     refuse_foreign_deployments(&site, &record).await?;
     let placed = retarget(home, &mut record, &site, args, &progress).await?;
@@ -96,15 +70,22 @@ async fn run(home: &Home, args: &Upgrade) -> Result<(), install::Error> {
     }
     let wanted = render::wanted(home, &record, &site, None)?;
     let world = site.world(&record.name).await?;
-    let (steps, wipe) = steps(&record, &options, &wanted, &world);
+    let (mut steps, wipe) = steps(&record, &options, &wanted, &world);
     let changes = plan::changes(&record.name, &wanted, &world);
+    let nothing = changes.iter().all(|c| c.what == What::Keep);
+    if record.phase == Phase::Installed && nothing {
+        // Nothing that a snapshot would be of use for.
+        steps.retain(|s| matches!(s, Step::Do(Action::Rollout | Action::Complete)));
+    }
     let mut wanted = wanted;
     wanted.extend(wipe);
     if dry {
+        let mut changes = changes;
+        changes.extend(nodes_row(&record, &changes, behind));
         return show_plan(args.manner.output, &changes, &steps, &[])
             .map_err(|e| install::Error::State(e.to_string()));
     }
-    if record.phase == Phase::Installed && changes.iter().all(|c| c.what == What::Keep) {
+    if record.phase == Phase::Installed && nothing && !behind {
         progress.note("everything is as it should be");
         record.before = None;
         home.write(&record)?;
@@ -140,6 +121,45 @@ async fn run(home: &Home, args: &Upgrade) -> Result<(), install::Error> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// Whether there is something left to be done with the nodes: some have another revision than the
+/// framework wants, or it was told to leave them alone. `false` where that is not to be known.
+async fn nodes_are_behind(home: &Home, record: &Record) -> bool {
+    let asked = async {
+        let rolling = Rolling::connect(home, &record.name).await?;
+        rolling.read().await
+    };
+    match asked.await {
+        Ok((order, progress)) => {
+            order.paused_since.is_some() || progress.is_some_and(|p| !p.is_complete())
+        }
+        Err(_) => false,
+    }
+}
+
+/// What an upgrade does with the nodes, as a row of the plan.
+fn nodes_row(record: &Record, changes: &[AppPlan], behind: bool) -> Option<AppPlan> {
+    let framework = format!("/{}", record.name);
+    let framework = changes.iter().find(|c| c.app == framework)?;
+    let (what, why) = match (framework.what, behind) {
+        (What::Keep, false) => (What::Keep, None),
+        (What::Keep, true) => (
+            What::Update,
+            Some("those that have not the wanted revision yet, one after the other"),
+        ),
+        _ => (
+            What::Update,
+            Some(
+                "by the framework, one after the other, under their running pods, where its options or their payload change",
+            ),
+        ),
+    };
+    Some(AppPlan {
+        app: "nodes".to_owned(),
+        what,
+        changes: why.map(str::to_owned).into_iter().collect(),
+    })
 }
 
 /// Notes in the record what the cluster is to become: options, artifacts, and the choices that
@@ -250,6 +270,8 @@ async fn back(
     let mut session = Session::new(home, &mut record, site, progress, &args.manner);
     // What is in the way is the upgrade that does not become healthy.
     session.impatient = true;
+    // A node that is at it goes through with it, and back again, before it hears of anything else.
+    session.seconds = session.seconds.max(NODE_SECONDS);
     session.programs = args.artifacts.upstream_dir.as_deref();
     let end = End::Phase(Phase::Installed);
     session.go(&wanted, steps, end).await

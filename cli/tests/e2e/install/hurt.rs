@@ -55,11 +55,49 @@ fn commands_that_are_killed_or_paused_go_on() {
     assert_eq!(here.status()["healthy"], true);
     assert_eq!(here.container("stays").as_ref(), Some(&pod));
 
+    nodes_are_paused_and_go_on(&here, &upgrade(&[]));
+    assert_eq!(here.container("stays").as_ref(), Some(&pod));
+
     here.killed_after(&["uninstall", "--yes"], "stop /kubernetes");
     here.k8sm(&["uninstall", "--yes"]);
     nothing_is_left(&site);
     drop(site);
     cluster.finish();
+}
+
+/// All agents become nodes; then each gets another revision, with a pause on the way.
+fn nodes_are_paused_and_go_on(here: &Installed<'_>, upgrade: &[&str]) {
+    let with = |more: &[&'static str]| -> Vec<&str> { [upgrade, more].concat() };
+    here.k8sm(&with(&["--set=nodes.min=3"]));
+    let rollout = || here.status()["rollout"].clone();
+    here.cluster.wait("all agents are nodes", 180, || {
+        rollout()["nodes"] == 3 && rollout()["in_place"] == 3
+    });
+    let plan = here.k8sm(&with(&["--dry-run", "--set=nodes.verbosity=3"]));
+    assert!(plan.contains("~ change nodes"), "{plan}");
+
+    let change = with(&["--set=nodes.verbosity=3"]);
+    let code = here.while_after(&change, "kubeconfig", || {
+        let paused = here.k8sm_says(&["upgrade", "--pause"]);
+        assert!(paused.contains("paused; nodes: "), "{paused}");
+    });
+    assert_eq!(code, Some(1), "it says that it is paused");
+    let paused = rollout();
+    assert!(paused["in_place"].as_u64() < Some(3), "{paused:#}");
+    assert_eq!(paused["working"], serde_json::json!([]), "{paused:#}");
+    let doctor = here.k8sm_says(&["doctor"]);
+    assert!(doctor.contains("node rolling is paused since"), "{doctor}");
+    // Another framework has to ask to know what its nodes are, and asks none.
+    here.site.kill("/kubernetes", "k8sm-framework");
+    here.cluster.wait("the next one leaves them alone", 60, || {
+        let now = rollout();
+        now["nodes"] == 3 && now["in_place"] == 0 && now["paused_since"].is_string()
+    });
+
+    let said = here.k8sm_says(&with(&["--resume"]));
+    assert!(said.contains("nodes, one after the other: "), "{said}");
+    assert_eq!(rollout()["in_place"], 3, "{said}");
+    assert_eq!(here.status()["phase"], "installed");
 }
 
 #[test]

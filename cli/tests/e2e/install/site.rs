@@ -26,6 +26,9 @@ pub struct Site {
     program: PathBuf,
 }
 
+/// Each app that is started again has copies of programs of 200 MB on average.
+const GC_DELAY: &str = "--gc-delay=20secs";
+
 /// What each of several agents offers: the ports of the control plane, and others.
 const RESOURCES: &str = "mem:6144;disk:20480;ports:[2379-2381,6443-6444,6480-6481,8132-8134,10251-10251,10257-10257,31000-32000]";
 
@@ -74,6 +77,7 @@ impl Site {
                 format!("--port={}", ports[0]),
                 format!("--subnet={subnet}.0/24"),
                 format!("--resources={RESOURCES}"),
+                GC_DELAY.to_owned(),
             ];
             site.mesos = vec![start(cluster, "mesos", &["mesos"], &all)];
         } else {
@@ -87,8 +91,7 @@ impl Site {
                 format!("--work-dir={}", dir("agent")),
                 format!("--cgroups-root={}", site.cgroups()),
                 format!("--secrets-dir={}", cluster.dir().join("secrets").display()),
-                // Each app that is started again has copies of programs of 200 MB on average.
-                "--gc-delay=20secs".to_owned(),
+                GC_DELAY.to_owned(),
             ];
             agent.extend(flags);
             let master = start(cluster, "master", &["mesos", "master"], &master);
@@ -479,6 +482,15 @@ impl<'a> Installed<'a> {
     pub fn install_args<'b>(&'b self, words: &[&'b str]) -> Vec<&'b str> {
         let args = self.args.iter().map(String::as_str);
         words.iter().copied().chain(args).collect()
+    }
+
+    /// Everything that a command says, whatever it ends with.
+    pub fn k8sm_says(&self, args: &[&str]) -> String {
+        let output = self.cluster.command_in(self.state, args).output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        eprintln!("{args:?}: {}\n{text}", output.status);
+        text
     }
 
     /// A command that must fail with this exit code; what it said.

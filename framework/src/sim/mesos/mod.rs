@@ -1,8 +1,9 @@
 //! Master, agents and executors of a simulation: offers and calls here, the rest in [`tasks`],
-//! [`faults`] and [`check`].
+//! [`faults`], [`revise`] and [`check`].
 
 mod check;
 mod faults;
+mod revise;
 mod tasks;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -32,6 +33,8 @@ pub enum Inside {
     Return(AgentId),
     /// The operator's work on an agent is over.
     Maintained(AgentId),
+    /// The executor of that life is done with a revision.
+    Revised(AgentId, TaskId, String),
     /// The agent tells an unacknowledged update again.
     Retry(AgentId, TaskId, [u8; 16]),
 }
@@ -76,6 +79,9 @@ struct Agent {
     inverse_after: Time,
     /// An operator drains it.
     draining: bool,
+    /// The revision of its node, and the one that it is being brought to.
+    revision: String,
+    revising: Option<String>,
 }
 
 /// Mesos.
@@ -89,6 +95,8 @@ pub struct Mesos {
     pub answered: BTreeMap<bool, usize>,
     /// Tasks launched so far.
     pub launched: u64,
+    /// The revision that the framework wants.
+    pub(super) revision: String,
 }
 
 fn alive(state: MesosState) -> bool {
@@ -114,6 +122,8 @@ impl Mesos {
                     outage: None,
                     inverse_after: Time(0),
                     draining: false,
+                    revision: String::new(),
+                    revising: None,
                 };
                 (id, agent)
             })
@@ -125,6 +135,7 @@ impl Mesos {
             inverse: BTreeMap::new(),
             answered: BTreeMap::new(),
             launched: 0,
+            revision: String::new(),
         }
     }
 
@@ -316,6 +327,7 @@ impl Mesos {
                     self.end_life(world, api, &agent, End::Proven(Outcome::Killed));
                 }
             }
+            Effect::Revise { executor, agent } => self.revise(world, &agent, &executor),
             Effect::Acknowledge { task, agent, uuid } => {
                 self.acknowledge(world, &agent, &task, uuid);
             }
@@ -369,6 +381,7 @@ impl Mesos {
             }
             Inside::Return(id) => self.come_back(world, &id),
             Inside::Maintained(id) => self.maintained(world, &id),
+            Inside::Revised(id, life, revision) => self.revised(world, &id, &life, revision),
             Inside::Task(id, task, step) => self.step(world, api, &id, &task, step),
         }
     }

@@ -60,6 +60,8 @@ impl Mesos {
                         world.violation(format!("a second life of {} begins", launch.node));
                     }
                     agent.life = Some((task.clone(), false));
+                    agent.revision.clone_from(&self.revision);
+                    agent.revising = None;
                     agent.executor = Some(launch.note.executor.clone());
                     (None, launch.node.clone())
                 }

@@ -208,6 +208,34 @@ fn an_app_that_does_not_get_healthy_is_told_with_its_reason() {
 }
 
 #[test]
+fn every_node_has_the_whole_time_of_a_step() {
+    let steps = vec![Step::Do(Action::Rollout)];
+    let limits = Limits::default();
+    let mut machine = Machine::new(ID, &[], steps, limits);
+    machine.begin(Duration::ZERO);
+    assert!(machine.may_be_left());
+    let not_yet = |text: &str| Event::Problem {
+        text: text.to_owned(),
+        retry: true,
+    };
+    let mut now = Duration::ZERO;
+    for node in ["1 of 3", "2 of 3"] {
+        now += limits.step - S;
+        let turn = machine.step(now, Event::Moved(node.to_owned()));
+        assert_eq!(turn.notes, [Note::Moved(node.to_owned())]);
+        assert_eq!(turn.effect, Effect::Pause(limits.first_pause));
+        now += limits.step - S;
+        let turn = machine.step(now, not_yet(node));
+        assert!(matches!(turn.effect, Effect::Pause(_)), "{turn:?}");
+    }
+    let turn = machine.step(now + S, not_yet("2 of 3; at work on agent-3"));
+    let Effect::Fail(failure @ Failure::Timeout { .. }) = turn.effect else {
+        panic!("{turn:?}");
+    };
+    assert!(failure.to_string().contains("agent-3"), "{failure}");
+}
+
+#[test]
 fn a_deployment_in_the_way_is_waited_for_and_then_replaced() {
     let wanted = wanted();
     let locked = Seen {

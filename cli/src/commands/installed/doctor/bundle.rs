@@ -3,14 +3,20 @@
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use k8s_openapi::api::core::v1::Node;
 use packaging::install::preflight::Finding;
 use serde_json::{Value, json};
 
 use super::super::status;
+use crate::cluster::api::Cluster;
 use crate::install::{self, Home, Record, Site};
+
+/// How long the API server may take.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Everything that helps with a bug report; no key and no password.
 pub(super) async fn write(
@@ -32,6 +38,7 @@ pub(super) async fn write(
     let failed = install::sandboxes::last_words(site, &record.name, BYTES).await;
     let running = install::sandboxes::words(site, &record.name, BYTES).await;
     let deployments = site.marathon.deployments().await?;
+    let (nodes, warnings) = kubernetes(home).await;
     let parts = [
         ("findings.json", json!(findings)),
         ("status.json", json!(status)),
@@ -43,6 +50,8 @@ pub(super) async fn write(
         ),
         ("said-by-failed.json", json!(failed)),
         ("said.json", json!(running)),
+        ("nodes.json", nodes),
+        ("warnings.json", warnings),
         ("options.json", record.options.clone()),
         ("choice.json", json!(record.choice)),
     ];
@@ -69,6 +78,40 @@ pub(super) async fn write(
         .and_then(GzEncoder::finish)
         .and_then(|out| out.sync_all())
         .map_err(failed)
+}
+
+/// What the API says about nodes, and its latest warnings. Pods and their specifications stay out:
+/// their environments may hold anything.
+async fn kubernetes(home: &Home) -> (Value, Value) {
+    /// So many warnings.
+    const MOST: usize = 300;
+    let asked = async {
+        let cluster = Cluster::connect(&home.kubeconfig()).await?;
+        Ok::<_, crate::cluster::Error>((cluster.nodes().await?, cluster.warnings(MOST).await?))
+    };
+    let (nodes, warnings) = match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(Ok(found)) => found,
+        Ok(Err(error)) => return (json!(error.to_string()), Value::Null),
+        Err(_) => return (json!("the API does not answer"), Value::Null),
+    };
+    let nodes: Vec<Value> = nodes.into_iter().map(about_node).collect();
+    (json!(nodes), json!(warnings))
+}
+
+/// A node without its annotations, one of which holds what its executor is launched with.
+fn about_node(node: Node) -> Value {
+    let spec = node.spec.unwrap_or_default();
+    let status = node.status.unwrap_or_default();
+    json!({
+        "name": node.metadata.name,
+        "created": node.metadata.creation_timestamp,
+        "labels": node.metadata.labels,
+        "taints": spec.taints,
+        "unschedulable": spec.unschedulable,
+        "conditions": status.conditions,
+        "allocatable": status.allocatable,
+        "info": status.node_info,
+    })
 }
 
 /// An app without what may be secret in its environment.

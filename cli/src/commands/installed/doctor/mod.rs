@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use packaging::install::judge::{Standing, World};
 use packaging::install::plan::{self, What};
 use packaging::install::preflight::{self, Finding, Level};
+use packaging::install::rolling::Progress;
 use packaging::pki::Pki;
 use serde_json::json;
 
@@ -86,6 +87,10 @@ async fn examine(
     apps(record, &situation.world, &mut findings);
     drift(home, record, site, &situation.world, &mut findings)?;
     frameworks(record, &situation, &mut findings);
+    nodes(
+        super::status::rollout(home, record).await.as_ref(),
+        &mut findings,
+    );
     held::look(home, record, site, &situation, &mut findings).await?;
     certificates(home, record, &mut findings)?;
     if record.phase == Phase::Installed {
@@ -204,6 +209,39 @@ fn frameworks(record: &Record, situation: &preflight::Situation, findings: &mut 
     }
 }
 
+/// Nodes that are not all of the revision that the framework wants.
+fn nodes(rollout: Option<&Progress>, findings: &mut Vec<Finding>) {
+    let Some(rollout) = rollout else {
+        return;
+    };
+    if let Some(since) = &rollout.paused_since {
+        findings.push(found(
+            Level::Warning,
+            format!(
+                "node rolling is paused since {since}: {}",
+                rollout.counted()
+            ),
+            "`k8sm upgrade --resume` goes on",
+        ));
+    }
+    if let Some(text) = rollout.about_failed() {
+        findings.push(found(
+            Level::Fatal,
+            text,
+            "once its cause is mended: `k8sm upgrade --resume` tries it again at once, the framework by itself after ten minutes; a node that is beyond help: `kubectl annotate node <node> k8s.mesosphere.io/drain=10m`",
+        ));
+    }
+    for node in &rollout.silent {
+        findings.push(found(
+            Level::Warning,
+            format!(
+                "the executor of node {node} does not answer the framework, so the node stays at its former revision"
+            ),
+            "look at the executor's log on that agent; `kubectl annotate node <node> k8s.mesosphere.io/drain=10m` gives the node back, and a new one begins at the wanted revision",
+        ));
+    }
+}
+
 fn certificates(
     home: &Home,
     record: &Record,
@@ -277,6 +315,28 @@ async fn artifacts(record: &Record, findings: &mut Vec<Finding>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nodes_that_are_paused_failed_or_silent_are_told_with_what_to_do() {
+        let rollout = Progress {
+            revision: "0badcafe".to_owned(),
+            paused_since: Some("2026-01-01T00:00:00Z".to_owned()),
+            nodes: 3,
+            in_place: 1,
+            failed: vec![packaging::install::rolling::FailedNode {
+                node: "agent-1".to_owned(),
+                why: "kubelet ended 5 times".to_owned(),
+            }],
+            silent: vec!["agent-2".to_owned()],
+            ..Progress::default()
+        };
+        let mut findings = Vec::new();
+        nodes(Some(&rollout), &mut findings);
+        insta::assert_snapshot!(table(&findings));
+        findings.clear();
+        nodes(Some(&Progress::default()), &mut findings);
+        assert_eq!(table(&findings), "nothing is wrong\n");
+    }
 
     #[test]
     fn findings_are_told_with_their_remedy() {
