@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agent::images::ImagesConfig;
 use crate::agent::{self, AgentConfig, Isolation, Launcher};
+use crate::jwt;
 use crate::master::auth::{Acls, Authentication};
 use crate::master::{self, MasterConfig, Settings};
 use crate::netns::Netns;
@@ -71,14 +72,18 @@ pub struct MasterArgs {
     /// File with principals and secrets: JSON, or lines of both
     #[arg(long, value_name = "FILE")]
     pub credentials: Option<PathBuf>,
+    /// File with what signs DC/OS' tokens, a public RSA key or a secret: whoever sends `Authorization:
+    /// token=` is the principal that the token names, as with DC/OS' authenticator
+    #[arg(long, value_name = "FILE")]
+    pub dcos_token_key: Option<PathBuf>,
     /// Let only frameworks in that know a principal's secret
-    #[arg(long, requires = "credentials")]
+    #[arg(long)]
     pub authenticate_http_frameworks: bool,
     /// Show documents only to those who know a principal's secret
-    #[arg(long, requires = "credentials")]
+    #[arg(long)]
     pub authenticate_http_readonly: bool,
     /// Take operators' calls only from those who know a principal's secret
-    #[arg(long, requires = "credentials")]
+    #[arg(long)]
     pub authenticate_http_readwrite: bool,
     /// Who may register in which roles and run tasks as which users, as Mesos writes it
     #[arg(long, value_name = "JSON")]
@@ -164,6 +169,12 @@ pub struct AgentArgs {
     /// Directory of the secrets that tasks may refer to, one file each
     #[arg(long, value_name = "DIR")]
     pub secrets_dir: Option<PathBuf>,
+    /// Take executors' calls only with the token that the agent has given them
+    #[arg(long, requires = "executor_secret_key")]
+    pub authenticate_http_executors: bool,
+    /// File with the secret by which executors' tokens are signed, 32 bytes or more
+    #[arg(long, value_name = "FILE")]
+    pub executor_secret_key: Option<PathBuf>,
     /// Where tasks from images get them
     #[command(flatten)]
     pub images: ImageArgs,
@@ -339,7 +350,6 @@ pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
     Ok(result)
 }
 
-/// Whom the master listens to, and what they may.
 /// A part of a whole, 0 to 1.
 fn part(text: &str) -> Result<f64, String> {
     match text.parse() {
@@ -348,17 +358,26 @@ fn part(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Whom the master listens to, and what they may.
 fn access(args: &MasterArgs) -> anyhow::Result<(Authentication, Acls)> {
-    let authentication = match &args.credentials {
+    let mut authentication = match &args.credentials {
         None => Authentication::default(),
-        Some(path) => {
-            let mut authentication = Authentication::load(path)?;
-            authentication.frameworks = args.authenticate_http_frameworks;
-            authentication.readonly = args.authenticate_http_readonly;
-            authentication.readwrite = args.authenticate_http_readwrite;
-            authentication
-        }
+        Some(path) => Authentication::load(path)?,
     };
+    let key = args.dcos_token_key.as_deref();
+    authentication.tokens = key
+        .map(jwt::Key::load)
+        .transpose()
+        .context("--dcos-token-key")?;
+    authentication.frameworks = args.authenticate_http_frameworks;
+    authentication.readonly = args.authenticate_http_readonly;
+    authentication.readwrite = args.authenticate_http_readwrite;
+    let guarded = authentication.frameworks || authentication.readonly || authentication.readwrite;
+    anyhow::ensure!(
+        !guarded || args.credentials.is_some() || key.is_some(),
+        "the --authenticate-http flags shut everybody out: say who is let in, by --credentials or \
+         --dcos-token-key"
+    );
     let acls = args.acls.as_deref().map(Acls::parse).transpose()?;
     Ok((authentication, acls.unwrap_or_default()))
 }
@@ -435,6 +454,17 @@ fn agent_config(args: &AgentArgs, line: &[OsString]) -> anyhow::Result<AgentConf
         None if root => Launcher::Linux,
         None => Launcher::Posix,
     };
+    let executor_key = args.executor_secret_key.as_deref().map(jwt::Key::load);
+    let executor_key = executor_key
+        .transpose()
+        .context("--executor-secret-key")?
+        .filter(|_| args.authenticate_http_executors);
+    if let Some(key) = &executor_key {
+        anyhow::ensure!(
+            key.signs(),
+            "--executor-secret-key: a public key signs nothing"
+        );
+    }
     let given = Resources::parse(&args.resources).context("--resources")?;
     let master = MasterUrl::load(&args.master).context("--master")?;
     let defaults = AgentConfig::new(args.listen, master, &work_dir, line);
@@ -458,6 +488,7 @@ fn agent_config(args: &AgentArgs, line: &[OsString]) -> anyhow::Result<AgentConf
         gc_delay: args.gc_delay,
         gc_disk_headroom: args.gc_disk_headroom,
         secrets_dir: args.secrets_dir.clone(),
+        executor_key,
         images,
         ..defaults
     })

@@ -14,6 +14,7 @@ pub mod clock;
 pub mod dcos;
 pub mod http;
 pub mod ids;
+pub mod jwt;
 pub mod marathon;
 pub mod master;
 pub mod netns;

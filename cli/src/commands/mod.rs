@@ -76,8 +76,13 @@ fn develop(paths: &Paths, dev: crate::args::Dev) -> Result<(), Error> {
     match dev.command {
         DevCommand::Mesos(args) => devcluster::cli::run(*args, &["dev", "mesos"])
             .map_err(|error| Error::Mesos(format!("{error:#}"))),
-        DevCommand::Marathon(args) => devcluster::marathon::cli::run(*args)
-            .map_err(|error| Error::Mesos(format!("{error:#}"))),
+        DevCommand::Marathon(args) => devcluster::marathon::cli::run(*args, |account, token| {
+            Box::pin(async {
+                crate::service_account::keep_of_file(account, token).await?;
+                Ok(())
+            })
+        })
+        .map_err(|error| Error::Mesos(format!("{error:#}"))),
         DevCommand::Dcos(args) => {
             devcluster::dcos::cli::run(*args).map_err(|error| Error::Mesos(format!("{error:#}")))
         }

@@ -11,6 +11,7 @@ use packaging::install::leftovers::{Reserved, TaskSeen};
 use packaging::install::preflight::{Agent, FrameworkSeen};
 
 use super::Error;
+use crate::marathon;
 
 /// How long the master may take to be found and to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -30,26 +31,36 @@ pub(super) fn password() -> Option<(String, String)> {
     variable("K8SM_MESOS_PRINCIPAL").zip(variable("K8SM_MESOS_SECRET"))
 }
 
-fn credentials() -> Credentials {
-    match password() {
-        Some((principal, secret)) => Credentials::Basic {
+/// Whom the masters are told that we are, if somebody else than Marathon: under DC/OS one token is
+/// for both.
+fn credentials(marathon: &marathon::Credentials) -> Credentials {
+    if let Some((principal, secret)) = password() {
+        return Credentials::Basic {
             principal,
             secret: SecretSource::Value(Secret::new(secret)),
-        },
-        None => Credentials::None,
+        };
     }
+    let token = match marathon {
+        marathon::Credentials::TokenFile(path) => SecretSource::File(path.clone()),
+        marathon::Credentials::Token(token) => SecretSource::Value(Secret::new(token)),
+        marathon::Credentials::None | marathon::Credentials::Basic { .. } => {
+            return Credentials::None;
+        }
+    };
+    Credentials::Token { token }
 }
 
 impl MesosView {
-    /// The masters at an address. Must be called on a tokio runtime.
-    pub fn new(url: &str) -> Result<Self, Error> {
+    /// The masters at an address, for one whom Marathon knows by these credentials. Must be called
+    /// on a tokio runtime.
+    pub fn new(url: &str, marathon: &marathon::Credentials) -> Result<Self, Error> {
         let failed = |reason: String| Error::Mesos {
             action: "find the Mesos masters".to_owned(),
             reason,
         };
         let url = MasterUrl::parse(url).map_err(|e| failed(e.to_string()))?;
         let config = ClientConfig {
-            credentials: credentials(),
+            credentials: credentials(marathon),
             ..ClientConfig::default()
         };
         let client =

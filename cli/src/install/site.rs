@@ -45,7 +45,7 @@ impl Site {
         let marathon = Client::new(&marathon::Config {
             url: url.to_owned(),
             ca,
-            credentials,
+            credentials: credentials.clone(),
         })?;
         let info = marathon.info().await?;
         let said = info.marathon_config.master.clone().unwrap_or_default();
@@ -57,7 +57,7 @@ impl Site {
             ));
         }
         Ok(Self {
-            mesos: MesosView::new(&address)?,
+            mesos: MesosView::new(&address, &credentials)?,
             marathon,
             info,
             master: if said.is_empty() { address } else { said },

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::Rng as _;
+use reqwest::header::AUTHORIZATION;
 use reqwest::{Method, Url};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -35,6 +36,8 @@ pub enum Credentials {
     },
     /// DC/OS: `Authorization: token=...`.
     Token(String),
+    /// The same, read from a file for each call, so that somebody can keep it good.
+    TokenFile(PathBuf),
 }
 
 impl fmt::Debug for Credentials {
@@ -43,6 +46,7 @@ impl fmt::Debug for Credentials {
             Self::None => f.write_str("None"),
             Self::Basic { user, .. } => write!(f, "Basic({user}, <secret>)"),
             Self::Token(_) => f.write_str("Token(<secret>)"),
+            Self::TokenFile(path) => write!(f, "TokenFile({})", path.display()),
         }
     }
 }
@@ -288,11 +292,16 @@ impl Client {
         for base in self.bases.iter() {
             let url = format!("{}{path}", base.as_str().trim_end_matches('/'));
             let mut request = self.http.request(method.clone(), &url);
+            let token = |token: &str| format!("token={}", token.trim());
             request = match &self.credentials {
                 Credentials::None => request,
                 Credentials::Basic { user, password } => request.basic_auth(user, Some(password)),
-                Credentials::Token(token) => {
-                    request.header(reqwest::header::AUTHORIZATION, format!("token={token}"))
+                Credentials::Token(text) => request.header(AUTHORIZATION, token(text)),
+                Credentials::TokenFile(path) => {
+                    let text = tokio::fs::read_to_string(path)
+                        .await
+                        .map_err(|e| Error::SetUp(format!("read {}: {e}", path.display())))?;
+                    request.header(AUTHORIZATION, token(&text))
                 }
             };
             if let Some(body) = body {

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -314,12 +314,39 @@ pub(super) async fn controller_manager(
     stay(vec![program(sandbox, &process)?]).await
 }
 
+/// What Mesos knows the framework by.
+pub(crate) enum MesosSecret {
+    /// The principal's password, or DC/OS' service account.
+    Text(String),
+    /// A file with a token of DC/OS, which somebody keeps good.
+    Token(PathBuf),
+}
+
+impl MesosSecret {
+    /// The framework's flag for it, and the file.
+    async fn into_file(self, sandbox: &Sandbox) -> Result<(&'static str, PathBuf), Error> {
+        let text = match self {
+            Self::Token(path) => return Ok(("token-file", path)),
+            Self::Text(text) => text,
+        };
+        let path = sandbox.pki_dir().join("mesos-secret");
+        let Some(account) = Account::parse(&text) else {
+            write_atomic(&path, text.as_bytes(), SECRET)?;
+            return Ok(("secret-file", path));
+        };
+        let account = account.map_err(Error::Account)?;
+        let kept = service_account::keep(account, path.clone()).await;
+        kept.map_err(Error::Account)?;
+        Ok(("token-file", path))
+    }
+}
+
 /// The framework, with a balancer to the API servers.
 pub(crate) async fn framework(
     sandbox: &Sandbox,
     spec: &RunSpec,
     run: &FrameworkRun,
-    secret: Option<String>,
+    secret: Option<MesosSecret>,
 ) -> Result<ExitCode, Error> {
     let pki = sandbox.pki();
     let server = balancer::start(run.api_servers.clone())
@@ -346,19 +373,7 @@ pub(crate) async fn framework(
     args.push(format!("--listen=0.0.0.0:{}", run.port).into());
     args.push(format!("--advertise={}:{}", sandbox.address()?, run.port).into());
     if let Some(secret) = secret {
-        let path = sandbox.pki_dir().join("mesos-secret");
-        let flag = match Account::parse(&secret) {
-            Some(account) => {
-                service_account::keep(account.map_err(Error::Account)?, path.clone())
-                    .await
-                    .map_err(Error::Account)?;
-                "token-file"
-            }
-            None => {
-                write_atomic(&path, secret.as_bytes(), SECRET)?;
-                "secret-file"
-            }
-        };
+        let (flag, path) = secret.into_file(sandbox).await?;
         args.push(format!("--{flag}={}", path.display()).into());
     }
     stay(vec![Program {

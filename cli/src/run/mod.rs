@@ -27,7 +27,7 @@ use std::process::ExitCode;
 use packaging::pki::Component;
 use packaging::run::{MESOS_SECRET_ENV, RUN_ENV, Run, RunSpec};
 
-pub(crate) use components::framework;
+pub(crate) use components::{MesosSecret, framework};
 pub use sandbox::Sandbox;
 
 /// Why a component does not run. Marathon starts its task again in any case; what cannot be
@@ -182,6 +182,7 @@ pub fn run(component: &str) -> Result<ExitCode, Error> {
             Run::Proxy(run) => components::proxy(&sandbox, &spec, run),
             Run::Framework(run) => {
                 let secret = std::env::var(MESOS_SECRET_ENV).ok();
+                let secret = secret.map(MesosSecret::Text);
                 components::framework(&sandbox, &spec, run, secret).await
             }
         }

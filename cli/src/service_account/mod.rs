@@ -12,7 +12,7 @@ use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-pub use renewal::keep;
+pub use renewal::{begin, keep, keep_of_file};
 
 /// How long a login's own token is good.
 const LOGIN_SECONDS: u64 = 300;

@@ -16,7 +16,15 @@ const FIRST: Duration = Duration::from_secs(120);
 /// Between two logins at least, whatever a token says of its life.
 const LEAST: Duration = Duration::from_secs(1);
 
-/// Logs in and writes the token. From then on a task renews it until the runtime ends.
+/// Logs in once and writes the token. From then on a task renews it until the runtime ends.
+pub async fn begin(account: Account, path: PathBuf) -> Result<(), Error> {
+    let token = account.login().await?;
+    write(&path, &token)?;
+    tokio::spawn(renew(account, token.renew_at, path));
+    Ok(())
+}
+
+/// The same with several attempts at the first login.
 pub async fn keep(account: Account, path: PathBuf) -> Result<(), Error> {
     let token = tokio::time::timeout(FIRST, login(&account)).await;
     let token = match token {
@@ -27,6 +35,15 @@ pub async fn keep(account: Account, path: PathBuf) -> Result<(), Error> {
     write(&path, &token)?;
     tokio::spawn(renew(account, token.renew_at, path));
     Ok(())
+}
+
+/// The same for an account whose secret lies in a file.
+pub async fn keep_of_file(secret: PathBuf, path: PathBuf) -> Result<(), Error> {
+    let text = tokio::fs::read_to_string(&secret)
+        .await
+        .map_err(|e| Error::Secret(format!("read {}: {e}", secret.display())))?;
+    let none = || Error::Secret(format!("{} holds no account", secret.display()));
+    keep(Account::parse(&text).ok_or_else(none)??, path).await
 }
 
 async fn renew(account: Account, mut due: SystemTime, path: PathBuf) {

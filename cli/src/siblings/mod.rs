@@ -28,6 +28,7 @@ use packaging::pki::Component;
 use packaging::run::{RUN_VERSION, Run, RunSpec};
 use packaging::universe::command::Command;
 use rand::Rng as _;
+use tokio::sync::OnceCell;
 
 use crate::install::{self, Home, Site};
 use crate::marathon::Credentials;
@@ -40,6 +41,8 @@ use reconcile::Done;
 pub const UNINSTALL_ENV: &str = "SDK_UNINSTALL";
 /// Variable in which Marathon names a task's app.
 const APP_ID_ENV: &str = "MARATHON_APP_ID";
+/// The service account's token, below the installation's directory.
+const TOKEN_FILE: &str = "account-token";
 /// Between two attempts, the first time and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 
@@ -104,6 +107,8 @@ pub(crate) struct Service {
     pub dir: PathBuf,
     /// The secret of the Mesos principal, or the service account.
     pub secret: Option<String>,
+    /// The file with the service account's token, from the first login on.
+    pub token: OnceCell<PathBuf>,
     pub board: Arc<Board>,
 }
 
@@ -116,19 +121,35 @@ impl Service {
         Home::new(Some(&self.dir), self.name())
     }
 
-    /// Marathon and Mesos. A service account logs in anew each time, so no token is too old.
+    /// Marathon and Mesos. A service account's token is kept good from the first time on: an attempt
+    /// may take longer than it lives.
     pub async fn site(&self) -> Result<Site, Attempt> {
         let ca = &self.options.marathon.ca_file;
         let ca = (!ca.is_empty()).then(|| PathBuf::from(ca));
-        let account = self.secret.as_deref().and_then(Account::parse);
-        let credentials = match account {
-            Some(account) => Credentials::Token(account?.login().await?.value),
+        let credentials = match self.token().await? {
+            Some(file) => Credentials::TokenFile(file),
             None => Credentials::from_env(),
         };
         let master = &self.options.mesos.master;
         let master = (!master.is_empty()).then_some(master.as_str());
         let url = &self.options.marathon.url;
         Ok(Site::connect_as(url, ca, master, credentials).await?)
+    }
+}
+
+impl Service {
+    /// The file with the service account's token; `None` when the secret is no account's.
+    async fn token(&self) -> Result<Option<PathBuf>, Attempt> {
+        let Some(account) = self.secret.as_deref().and_then(Account::parse) else {
+            return Ok(None);
+        };
+        let file = self.token.get_or_try_init(|| async {
+            let file = self.dir.join(TOKEN_FILE);
+            packaging::files::make_dir(&self.dir, 0o700).map_err(state::Error::from)?;
+            service_account::begin(account?, file.clone()).await?;
+            Ok::<_, Attempt>(file)
+        });
+        Ok(Some(file.await?.clone()))
     }
 }
 
@@ -171,6 +192,7 @@ fn service(args: &[String]) -> Result<Service, Error> {
         command,
         dir: dir.join("installation"),
         secret: std::env::var(packaging::run::MESOS_SECRET_ENV).ok(),
+        token: OnceCell::new(),
         board: Arc::default(),
     })
 }
@@ -246,7 +268,11 @@ async fn framework(service: &Service, done: Done) -> Result<ExitCode, run::Error
         install::keys::bundle(&home, Component::Framework).map_err(|e| Error::from_install(&e))?;
     bundle.write(&sandbox.pki_dir())?;
     sandbox.check_programs(&spec)?;
-    run::framework(&sandbox, &spec, &done.run, service.secret.clone()).await
+    let secret = match service.token.get() {
+        Some(file) => Some(run::MesosSecret::Token(file.clone())),
+        None => service.secret.clone().map(run::MesosSecret::Text),
+    };
+    run::framework(&sandbox, &spec, &done.run, secret).await
 }
 
 impl Error {

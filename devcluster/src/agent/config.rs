@@ -157,6 +157,9 @@ pub struct AgentConfig {
     pub gc_disk_headroom: f64,
     /// Directory of the secrets that tasks may refer to.
     pub secrets_dir: Option<PathBuf>,
+    /// What signs executors' tokens, with `--authenticate_http_executors`; without it nobody asks
+    /// executors who they are.
+    pub executor_key: Option<crate::jwt::Key>,
     /// `--frameworks_home`: where relative file URIs start.
     pub frameworks_home: Option<PathBuf>,
     /// Longest log of a sandbox in bytes.
@@ -216,6 +219,7 @@ impl AgentConfig {
             gc_delay: Duration::from_secs(7 * 24 * 3600),
             gc_disk_headroom: 0.1,
             secrets_dir: None,
+            executor_key: None,
             frameworks_home: None,
             max_log_bytes: MAX_LOG_BYTES,
             images: None,

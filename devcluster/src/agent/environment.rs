@@ -6,12 +6,16 @@ use std::net::SocketAddr;
 use super::config::AgentConfig;
 use super::core::Launch;
 use super::duration;
+use super::http::ExecutorClaims;
 use super::images::SANDBOX;
 use super::secrets::Secrets;
 use crate::ids::AgentId;
 
 /// The search path of programs, whatever the agent's own is.
 const HOST_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What an executor proves with that it is the one that the agent started.
+pub const TOKEN: &str = "MESOS_EXECUTOR_AUTHENTICATION_TOKEN";
 
 /// Everything that an executor finds in its environment. Variables of its command come on top,
 /// but cannot hide those that it needs to find its agent.
@@ -84,6 +88,14 @@ pub fn of(
         );
         set("MESOS_SUBSCRIPTION_BACKOFF_MAX", "2secs".to_owned());
     }
+    if let Some(key) = &config.executor_key {
+        let claims = ExecutorClaims {
+            fid: launch.framework.id.clone().unwrap_or_default().value,
+            eid: launch.executor.executor_id.value.clone(),
+            cid: launch.container.to_string(),
+        };
+        set(TOKEN, claims.sign(key));
+    }
     env
 }
 
@@ -126,17 +138,31 @@ mod tests {
         }
     }
 
-    fn text(checkpoint: bool) -> String {
+    fn variables(checkpoint: bool, key: Option<crate::jwt::Key>) -> BTreeMap<String, String> {
         let listen = "10.1.2.3:5051".parse().unwrap();
-        let config = AgentConfig::new(
-            listen,
-            "m:5050".parse().unwrap(),
-            std::path::Path::new("/w"),
-            &[],
-        );
+        let master = "m:5050".parse().unwrap();
+        let config = AgentConfig {
+            executor_key: key,
+            ..AgentConfig::new(listen, master, std::path::Path::new("/w"), &[])
+        };
         let secrets = Secrets::default();
-        let env = of(&launch(checkpoint), &config, &"S0".into(), listen, &secrets);
+        of(&launch(checkpoint), &config, &"S0".into(), listen, &secrets)
+    }
+
+    fn text(checkpoint: bool) -> String {
+        let env = variables(checkpoint, None);
         env.iter().map(|(k, v)| format!("{k}={v}\n")).collect()
+    }
+
+    #[test]
+    fn a_token_names_framework_executor_and_container() {
+        let key = crate::jwt::Key::random();
+        let token = &variables(true, Some(key.clone()))[TOKEN];
+        let claims = key.claims(token, 0).unwrap();
+        assert_eq!(
+            claims,
+            serde_json::json!({"fid": "F", "eid": "e1", "cid": "c"})
+        );
     }
 
     #[test]

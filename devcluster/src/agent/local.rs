@@ -118,7 +118,8 @@ impl LocalAgent {
     /// this agent, such as a file.
     pub fn request(&mut self, now: Time, request: HttpRequest<Body>) -> Option<Response> {
         self.hear_of_ends();
-        let mut answer = pin!(http::handle(State(self.requests.clone()), request));
+        let shared = http::Shared::new(self.requests.clone(), self.config.executor_key.clone());
+        let mut answer = pin!(http::handle(State(shared), request));
         let mut context = Context::from_waker(Waker::noop());
         loop {
             if let Poll::Ready(response) = answer.as_mut().poll(&mut context) {

@@ -164,7 +164,8 @@ impl Agent {
         // Ends with this function, however it ends.
         let stop = CancellationToken::new();
         let _stops = stop.clone().drop_guard();
-        let server = http::serve(self.listener, requests, stop.clone());
+        let key = self.config.executor_key.clone();
+        let server = http::serve(self.listener, requests, key, stop.clone());
         tokio::spawn(server);
         tracing::info!(address = %self.address, hostname = %self.config.hostname, "agent is up");
         let mut work = Loop {

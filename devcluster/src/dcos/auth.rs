@@ -1,41 +1,51 @@
 //! Service accounts as DC/OS' identity service has them: who signs a login with the account's key
 //! gets a token, and with any account there, every path but the login wants one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::body::Bytes;
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use axum::{Json, Router};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use rand::RngCore as _;
-use ring::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
 use serde::Deserialize;
-use serde_json::{Value, json};
-use x509_parser::pem::Pem;
-use x509_parser::prelude::FromDer as _;
-use x509_parser::x509::SubjectPublicKeyInfo;
+use serde_json::json;
 
 use super::Dcos;
+use crate::jwt;
 
-/// Most tokens that are remembered; the oldest goes.
-const MOST_TOKENS: usize = 1000;
+/// The account by which DC/OS' own calls of Marathon and Mesos are made.
+const OWN: &str = "dcos_adminrouter";
+/// How long a token for one of these is good, in seconds.
+const OWN_SECONDS: u64 = 60;
 
-/// Service accounts and the tokens that they have got.
-#[derive(Debug, Default)]
+/// Service accounts, and what signs their tokens.
+#[derive(Debug)]
 pub struct Accounts {
-    /// Public keys, PKCS #1, by the accounts' names.
-    keys: BTreeMap<String, Vec<u8>>,
+    /// Public keys by the accounts' names.
+    keys: BTreeMap<String, jwt::Key>,
     life: Duration,
-    tokens: Mutex<HashMap<String, Instant>>,
+    tokens: jwt::Key,
+    /// Whether Marathon and Mesos want tokens as well, which are then handed on.
+    strict: bool,
+}
+
+impl Default for Accounts {
+    /// No accounts: everybody may come in.
+    fn default() -> Self {
+        Self {
+            keys: BTreeMap::new(),
+            life: Duration::ZERO,
+            tokens: jwt::Key::random(),
+            strict: false,
+        }
+    }
 }
 
 impl Accounts {
@@ -48,91 +58,58 @@ impl Accounts {
         Self::new(&pems, life)
     }
 
-    /// Takes public keys, PEM, by the accounts' names.
+    /// Takes public keys, PEM, by the accounts' names. Tokens are good for `life` at most, and
+    /// signed by a secret of this process.
     pub fn new(pems: &BTreeMap<String, String>, life: Duration) -> anyhow::Result<Self> {
         let mut keys = BTreeMap::new();
         for (uid, pem) in pems {
-            let key = public_key(pem).with_context(|| format!("the public key of {uid}"))?;
+            let key = jwt::Key::parse(pem).with_context(|| format!("the public key of {uid}"))?;
             keys.insert(uid.clone(), key);
         }
         Ok(Self {
             keys,
             life,
-            tokens: Mutex::default(),
+            ..Self::default()
         })
+    }
+
+    /// Signs tokens by this key, which Marathon and Mesos know too.
+    pub fn strict(mut self, tokens: jwt::Key) -> anyhow::Result<Self> {
+        anyhow::ensure!(tokens.signs(), jwt::KeyError::Public);
+        self.tokens = tokens;
+        self.strict = true;
+        Ok(self)
     }
 
     /// Whether a login is signed by the account's key and still good.
     fn accepts(&self, uid: &str, token: &str, now: u64) -> Result<(), &'static str> {
         let key = self.keys.get(uid).ok_or("there is no such account")?;
-        let (signed, signature) = token.rsplit_once('.').ok_or("the token is none")?;
-        let (head, body) = signed.split_once('.').ok_or("the token is none")?;
-        let decoded = |part: &str| -> Option<Value> {
-            serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part.trim_end_matches('=')).ok()?).ok()
-        };
-        if decoded(head).is_none_or(|h| h["alg"] != "RS256") {
-            return Err("the token is not signed by RS256");
-        }
-        let signature = URL_SAFE_NO_PAD
-            .decode(signature.trim_end_matches('='))
-            .map_err(|_| "the signature is none")?;
-        UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, key)
-            .verify(signed.as_bytes(), &signature)
-            .map_err(|_| "the signature is not the account's")?;
-        let body = decoded(body).ok_or("the token is none")?;
-        match (body["uid"].as_str(), body["exp"].as_u64()) {
-            (Some(of), _) if of != uid => Err("the token is another account's"),
-            (Some(_), Some(exp)) if exp > now => Ok(()),
+        let claims = key.claims(token, now)?;
+        match claims["uid"].as_str() {
+            Some(of) if of != uid => Err("the token is another account's"),
+            Some(_) if claims.get("exp").is_some() => Ok(()),
             _ => Err("the token has expired"),
         }
     }
 
-    /// Makes a token.
-    fn issue(&self, uid: &str, now: u64) -> String {
-        let mut random = [0; 24];
-        rand::rng().fill_bytes(&mut random);
-        let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        let token = format!(
-            "{}.{}.{}",
-            part(json!({"alg": "HS256", "typ": "JWT"})),
-            part(json!({"uid": uid, "exp": now + self.life.as_secs()})),
-            URL_SAFE_NO_PAD.encode(random)
-        );
-        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = Instant::now();
-        tokens.retain(|_, until| *until > at);
-        if tokens.len() >= MOST_TOKENS
-            && let Some(oldest) = tokens
-                .iter()
-                .min_by_key(|(_, until)| **until)
-                .map(|(t, _)| t.clone())
-        {
-            tokens.remove(&oldest);
-        }
-        tokens.insert(token.clone(), at + self.life);
-        token
+    /// Makes a token that is good until `wanted`, in seconds since 1970, or as long as any is.
+    fn issue(&self, uid: &str, now: u64, wanted: Option<u64>) -> Result<String, jwt::KeyError> {
+        let last = now + self.life.as_secs();
+        let exp = wanted.map_or(last, |wanted| wanted.min(last));
+        self.tokens.sign(&json!({"uid": uid, "exp": exp}))
     }
 
     /// Whether whoever sends this `Authorization` may come in.
-    fn knows(&self, authorization: Option<&str>) -> bool {
-        if self.keys.is_empty() {
-            return true;
-        }
-        let token =
-            authorization.and_then(|a| a.strip_prefix("token=").or(a.strip_prefix("Bearer ")));
-        let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        token
-            .and_then(|token| tokens.get(token))
-            .is_some_and(|until| *until > Instant::now())
+    fn knows(&self, authorization: Option<&[u8]>) -> bool {
+        self.keys.is_empty() || self.tokens.dcos_user(authorization).is_some()
     }
-}
 
-/// A public key without what is around it.
-fn public_key(pem: &str) -> anyhow::Result<Vec<u8>> {
-    let (pem, _) = Pem::read(std::io::Cursor::new(pem)).context("it is no PEM")?;
-    let (_, info) = SubjectPublicKeyInfo::from_der(&pem.contents)
-        .map_err(|e| anyhow::anyhow!("it is no public key: {e}"))?;
-    Ok(info.subject_public_key.data.to_vec())
+    /// What DC/OS' own calls of Marathon and Mesos carry; nothing where nobody asks.
+    pub(super) fn own(&self) -> Option<String> {
+        let claims = json!({"uid": OWN, "exp": jwt::now() + OWN_SECONDS});
+        let token = self.tokens.sign(&claims).ok().filter(|_| self.strict)?;
+        Some(format!("token={token}"))
+    }
 }
 
 /// A login.
@@ -140,6 +117,8 @@ fn public_key(pem: &str) -> anyhow::Result<Vec<u8>> {
 struct Login {
     uid: String,
     token: String,
+    /// Until when the account wants its token to be good.
+    exp: Option<u64>,
 }
 
 pub(super) fn routes() -> Router<Arc<Dcos>> {
@@ -150,16 +129,17 @@ async fn login(State(dcos): State<Arc<Dcos>>, body: Bytes) -> Response {
     let Ok(login) = serde_json::from_slice::<Login>(&body) else {
         return (StatusCode::BAD_REQUEST, "uid and token are wanted\n").into_response();
     };
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_secs());
-    match dcos.accounts.accepts(&login.uid, &login.token, now) {
-        Ok(()) => Json(json!({"token": dcos.accounts.issue(&login.uid, now)})).into_response(),
-        Err(why) => (
-            StatusCode::UNAUTHORIZED,
-            Json(json!({"title": "Unauthorized", "description": why})),
-        )
-            .into_response(),
+    let now = jwt::now();
+    let refused = |why: &str| {
+        let text = json!({"title": "Unauthorized", "description": why});
+        (StatusCode::UNAUTHORIZED, Json(text)).into_response()
+    };
+    if let Err(why) = dcos.accounts.accepts(&login.uid, &login.token, now) {
+        return refused(why);
+    }
+    match dcos.accounts.issue(&login.uid, now, login.exp) {
+        Ok(token) => Json(json!({ "token": token })).into_response(),
+        Err(error) => refused(&error.to_string()),
     }
 }
 
@@ -169,17 +149,55 @@ pub(super) async fn guard(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let authorization = request
-        .headers()
-        .get(header::AUTHORIZATION)
-        .and_then(|v| v.to_str().ok());
-    if !dcos.accounts.knows(authorization) {
-        let body = "a token of /acs/api/v1/auth/login is wanted: Authorization: token=...\n";
-        return (StatusCode::UNAUTHORIZED, body).into_response();
+    let headers = request.headers_mut();
+    let authorization = headers.get(header::AUTHORIZATION);
+    if !dcos
+        .accounts
+        .knows(authorization.map(HeaderValue::as_bytes))
+    {
+        return unauthorized();
     }
-    if !dcos.accounts.keys.is_empty() {
+    if !dcos.accounts.keys.is_empty() && !dcos.accounts.strict {
         // It is for this door, and for nobody behind it.
-        request.headers_mut().remove(header::AUTHORIZATION);
+        headers.remove(header::AUTHORIZATION);
     }
     next.run(request).await
+}
+
+/// As DC/OS' admin router answers: a page, and the scheme that it wants.
+fn unauthorized() -> Response {
+    let page = "<html><head><title>401 Authorization Required</title></head><body>A token of \
+                /acs/api/v1/auth/login is wanted: Authorization: token=...</body></html>\n";
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=UTF-8"),
+        (header::WWW_AUTHENTICATE, "acsjwt"),
+    ];
+    (StatusCode::UNAUTHORIZED, headers, page).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_ends_when_the_account_wants_it_to_and_not_later_than_any() {
+        let accounts = Accounts::new(&BTreeMap::new(), Duration::from_secs(20)).unwrap();
+        let ends = |wanted| {
+            let token = accounts.issue("k", 100, wanted).unwrap();
+            accounts.tokens.claims(&token, 100).unwrap()["exp"].clone()
+        };
+        assert_eq!(ends(None), 120);
+        assert_eq!(ends(Some(105)), 105);
+        assert_eq!(ends(Some(500)), 120);
+    }
+
+    #[test]
+    fn calls_of_its_own_carry_a_token_where_marathon_wants_one() {
+        let accounts = Accounts::default();
+        assert_eq!(accounts.own(), None);
+        let key = jwt::Key::random();
+        let accounts = accounts.strict(key.clone()).unwrap();
+        let own = accounts.own().unwrap();
+        assert_eq!(key.dcos_user(Some(own.as_bytes())).as_deref(), Some(OWN));
+    }
 }

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use super::auth::Accounts;
 use super::{Config, start};
 use crate::cli::{block_on, stop_at_signal};
+use crate::jwt;
 
 /// Arguments of `k8sm dev dcos`.
 #[derive(Debug, Clone, clap::Args)]
@@ -31,7 +32,14 @@ pub struct Args {
     /// File with service accounts, {"<uid>": "<public key, PEM>"}; with it, callers need a token
     #[arg(long, value_name = "FILE")]
     pub service_accounts: Option<PathBuf>,
-    /// How long tokens are good, in seconds
+    /// Strict mode: tokens are signed by --token-key and handed on to Marathon and the master, which
+    /// are to be started with --dcos-token-key
+    #[arg(long, requires = "service_accounts", requires = "token_key")]
+    pub strict: bool,
+    /// File with what signs tokens: a private RSA key, or a secret of 32 bytes or more
+    #[arg(long, value_name = "FILE", requires = "strict")]
+    pub token_key: Option<PathBuf>,
+    /// How long tokens are good at most, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 432_000)]
     pub token_life: u64,
     /// Between two looks at a service that removes itself, in milliseconds
@@ -51,6 +59,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let accounts = match &args.service_accounts {
         Some(file) => Accounts::read(file, life).context("--service-accounts")?,
         None => Accounts::default(),
+    };
+    let accounts = match args.token_key.as_deref().filter(|_| args.strict) {
+        Some(file) => {
+            let key = jwt::Key::load(file).context("--token-key")?;
+            accounts.strict(key).context("--token-key")?
+        }
+        None => accounts,
     };
     let config = Config {
         listen: args.listen,

@@ -1,10 +1,13 @@
 //! The calls of Marathon that Cosmos and the admin router make.
 
-use axum::http::StatusCode;
+use std::sync::Arc;
+
+use axum::http::{StatusCode, header};
 use reqwest::Method;
 use serde_json::Value;
 
 use super::CALL_DEADLINE;
+use super::auth::Accounts;
 use super::error::Failure;
 
 /// A client of Marathon's.
@@ -12,11 +15,16 @@ use super::error::Failure;
 pub(crate) struct Marathon {
     http: reqwest::Client,
     base: String,
+    accounts: Arc<Accounts>,
 }
 
 impl Marathon {
-    pub fn new(http: reqwest::Client, base: String) -> Self {
-        Self { http, base }
+    pub fn new(http: reqwest::Client, base: String, accounts: Arc<Accounts>) -> Self {
+        Self {
+            http,
+            base,
+            accounts,
+        }
     }
 
     pub fn base(&self) -> &str {
@@ -33,6 +41,9 @@ impl Marathon {
             .http
             .request(method, format!("{}{path}", self.base))
             .timeout(CALL_DEADLINE);
+        if let Some(own) = self.accounts.own() {
+            request = request.header(header::AUTHORIZATION, own);
+        }
         if let Some(body) = body {
             request = request.json(body);
         }

@@ -10,6 +10,10 @@
 //! | `/acs/api/v1/auth/login` | the login of service accounts ([`auth`]) |
 //! | `/dcos-metadata/dcos-version.json` | which DC/OS it pretends to be |
 //!
+//! With accounts, every path but the login wants a token. In strict mode the token is handed on to
+//! Marathon and the master, who want it too ([`crate::jwt`]). Who is known may do everything: DC/OS'
+//! permissions are not there.
+//!
 //! Like open DC/OS it changes the options of a service and refuses to change its version.
 //! Package managers other than itself (`managerId`), and the resources that Cosmos hands on for
 //! browsers (`/package/resource`), are not there.
@@ -68,10 +72,21 @@ pub(crate) struct Dcos {
     pub release: String,
     pub http: reqwest::Client,
     pub repositories: Repositories,
-    pub accounts: Accounts,
+    pub accounts: Arc<Accounts>,
     pub poll: Duration,
     /// Ends what goes on in the background.
     pub stop: CancellationToken,
+}
+
+impl Dcos {
+    /// A call of its own to another program.
+    pub fn with_own(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        let request = request.timeout(CALL_DEADLINE);
+        match self.accounts.own() {
+            Some(own) => request.header(axum::http::header::AUTHORIZATION, own),
+            None => request,
+        }
+    }
 }
 
 /// It runs until it is told to stop.
@@ -107,13 +122,14 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
         .build()
         .context("set up the HTTP client")?;
     let base = |url: &str| url.trim_end_matches('/').to_owned();
+    let accounts = Arc::new(config.accounts);
     let dcos = Arc::new(Dcos {
-        marathon: Marathon::new(http.clone(), base(&config.marathon)),
+        marathon: Marathon::new(http.clone(), base(&config.marathon), Arc::clone(&accounts)),
         mesos: base(&config.mesos),
         repositories: Repositories::open(http.clone(), &config.work_dir, &config.release)?,
         release: config.release,
         http,
-        accounts: config.accounts,
+        accounts,
         poll: config.poll,
         stop: stop.clone(),
     });

@@ -8,10 +8,10 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
+use super::Dcos;
 use super::error::Failure;
 use super::marathon::{label, puttable};
 use super::router;
-use super::{CALL_DEADLINE, Dcos};
 
 /// How long a service may take to remove itself. Cosmos gives up after a while too.
 const PATIENCE: Duration = Duration::from_secs(3600);
@@ -54,13 +54,9 @@ async fn by_us(
     match ids.as_slice() {
         [] => Ok(None),
         [one] => {
-            let answer = dcos
-                .http
-                .post(format!("{}/master/teardown", dcos.mesos))
-                .body(format!("frameworkId={one}"))
-                .timeout(CALL_DEADLINE)
-                .send()
-                .await;
+            let url = format!("{}/master/teardown", dcos.mesos);
+            let request = dcos.http.post(url).body(format!("frameworkId={one}"));
+            let answer = dcos.with_own(request).send().await;
             match answer {
                 Ok(answer) if answer.status().is_success() => Ok(Some(one.clone())),
                 Ok(answer) => Err(Failure::upstream(
@@ -92,10 +88,9 @@ async fn frameworks(dcos: &Dcos, name: &str) -> Result<Vec<String>, Failure> {
         )
         .status(StatusCode::SERVICE_UNAVAILABLE)
     };
+    let request = dcos.http.get(format!("{}/master/frameworks", dcos.mesos));
     let answer = dcos
-        .http
-        .get(format!("{}/master/frameworks", dcos.mesos))
-        .timeout(CALL_DEADLINE)
+        .with_own(request)
         .send()
         .await
         .map_err(|e| failed(e.without_url().to_string()))?;
@@ -175,12 +170,7 @@ async fn framework_ids(dcos: &Dcos, id: &str, version: &str) -> Option<Vec<Strin
 /// Asks the service by the admin router's way, which is its app's id.
 async fn ask(dcos: &Dcos, id: &str, path: &str) -> Option<(StatusCode, String)> {
     let base = router::address(dcos, id).await.ok()??;
-    let answer = dcos
-        .http
-        .get(format!("{base}/{path}"))
-        .timeout(CALL_DEADLINE)
-        .send()
-        .await
-        .ok()?;
+    let request = dcos.http.get(format!("{base}/{path}"));
+    let answer = dcos.with_own(request).send().await.ok()?;
     Some((answer.status(), answer.text().await.ok()?))
 }

@@ -1,16 +1,19 @@
 //! `k8sm dev marathon`.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use mesos::http::{ClientConfig, Credentials, PemSource, Secret, SecretSource};
+use mesos::http::{ClientConfig, Credentials, PemSource, SecretSource};
 use mesos::master::MasterUrl;
 
 use super::core::Settings;
 use super::run::{MarathonConfig, start};
+use super::server::Access;
 use crate::cli::{block_on, stop_at_signal};
+use crate::jwt;
 
 /// Arguments of `k8sm dev marathon`. Where Marathon has a flag for it, it has the flag's name.
 #[derive(Debug, Clone, clap::Args)]
@@ -73,6 +76,19 @@ pub struct Args {
     /// File with user:password that clients of the API must know
     #[arg(long, value_name = "FILE")]
     pub http_credentials_file: Option<PathBuf>,
+    /// File with what signs DC/OS' tokens, a public RSA key or a secret: clients of the API must have
+    /// such a token
+    #[arg(long, value_name = "FILE", conflicts_with = "http_credentials_file")]
+    pub dcos_token_key: Option<PathBuf>,
+    /// File with a service account of DC/OS, as `dcos security secrets create-sa-secret` writes it:
+    /// Marathon subscribes with tokens of it
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "mesos_principal",
+        conflicts_with = "mesos_secret_file"
+    )]
+    pub dcos_service_account: Option<PathBuf>,
     /// The first service port
     #[arg(long, value_name = "PORT", default_value_t = 10_000)]
     pub local_port_min: u16,
@@ -106,14 +122,34 @@ const FEATURES: [&str; 6] = [
     "external_volumes",
 ];
 
+/// Logs in with the service account of the first file, and keeps the second one filled with a token
+/// that is good, until the runtime ends.
+pub type KeepToken = fn(PathBuf, PathBuf) -> Pin<Box<dyn Future<Output = Kept> + Send>>;
+type Kept = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
 /// Runs Marathon until SIGTERM, which leaves its tasks running.
-pub fn run(args: Args) -> anyhow::Result<()> {
+pub fn run(args: Args, keep_token: KeepToken) -> anyhow::Result<()> {
+    let account = args.dcos_service_account.clone();
     let config = config(args)?;
     block_on(async {
         let stop = stop_at_signal()?;
+        if let Some(account) = account {
+            let login = keep_token(account, token_file(&config.work_dir));
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                kept = login => kept
+                    .map_err(anyhow::Error::from_boxed)
+                    .context("--dcos-service-account")?,
+            }
+        }
         start(config, stop).await?.wait().await?;
         Ok(())
     })?
+}
+
+/// Where the token lies that Marathon subscribes with.
+fn token_file(work_dir: &Path) -> PathBuf {
+    work_dir.join("mesos-token")
 }
 
 fn config(args: Args) -> anyhow::Result<MarathonConfig> {
@@ -133,27 +169,26 @@ fn config(args: Args) -> anyhow::Result<MarathonConfig> {
     );
     crate::resources::role::validate(&args.mesos_role)
         .with_context(|| format!("--mesos-role={}", args.mesos_role))?;
+    let work_dir = std::path::absolute(&args.work_dir)
+        .with_context(|| format!("--work-dir={}", args.work_dir.display()))?;
     let credentials = match (&args.mesos_principal, args.mesos_secret_file) {
+        _ if args.dcos_service_account.is_some() => Credentials::Token {
+            token: SecretSource::File(token_file(&work_dir)),
+        },
         (Some(principal), Some(file)) => Credentials::Basic {
             principal: principal.clone(),
             secret: SecretSource::File(file),
         },
         _ => Credentials::None,
     };
-    let access = args.http_credentials_file.map(|file| {
-        let text = std::fs::read_to_string(&file)
-            .with_context(|| format!("--http-credentials-file={}", file.display()))?;
-        let pair = text.trim();
-        anyhow::ensure!(
-            pair.split_once(':')
-                .is_some_and(|(user, _)| !user.is_empty()),
-            "--http-credentials-file={}: expected one line, user:password",
-            file.display()
-        );
-        Ok(Secret::new(pair))
-    });
-    let work_dir = std::path::absolute(&args.work_dir)
-        .with_context(|| format!("--work-dir={}", args.work_dir.display()))?;
+    let access = match (args.dcos_token_key, args.http_credentials_file) {
+        (Some(file), _) => {
+            let key = jwt::Key::load(&file).context("--dcos-token-key")?;
+            Some(Access::Tokens(key))
+        }
+        (None, Some(file)) => Some(password(&file)?),
+        (None, None) => None,
+    };
     let millis = Duration::from_millis;
     Ok(MarathonConfig {
         listen: args.listen,
@@ -164,7 +199,7 @@ fn config(args: Args) -> anyhow::Result<MarathonConfig> {
             credentials,
             ..ClientConfig::default()
         },
-        access: access.transpose()?,
+        access,
         settings: Settings {
             framework_name: args.framework_name,
             role: args.mesos_role,
@@ -184,4 +219,17 @@ fn config(args: Args) -> anyhow::Result<MarathonConfig> {
         },
         master,
     })
+}
+
+fn password(file: &Path) -> anyhow::Result<Access> {
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("--http-credentials-file={}", file.display()))?;
+    let pair = text.trim();
+    anyhow::ensure!(
+        pair.split_once(':')
+            .is_some_and(|(user, _)| !user.is_empty()),
+        "--http-credentials-file={}: expected one line, user:password",
+        file.display()
+    );
+    Ok(Access::password(pair))
 }

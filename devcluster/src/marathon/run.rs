@@ -51,8 +51,8 @@ pub struct MarathonConfig {
     pub master: MasterUrl,
     /// How it speaks with them.
     pub client: ClientConfig,
-    /// `user:password` that clients must know.
-    pub access: Option<mesos::http::Secret>,
+    /// Who may ask; anybody if nothing is said.
+    pub access: Option<Access>,
     /// How it behaves; `address` is filled in.
     pub settings: Settings,
 }
@@ -143,7 +143,7 @@ pub async fn start(
     let shared = Shared {
         asked,
         notices: notices.clone(),
-        access: config.access.as_ref().map(|a| Access::new(a.expose())),
+        access: config.access.clone(),
         leader: HeaderValue::from_str(&format!("http://{advertised}"))
             .unwrap_or(HeaderValue::from_static("")),
         stop: stop.clone(),

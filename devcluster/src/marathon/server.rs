@@ -1,6 +1,7 @@
 //! HTTP in front of the [`api`](super::api).
 
 use std::convert::Infallible;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use super::api::{Body, Request, Response};
 use super::core::Notice;
 use super::error::ApiError;
 use crate::http::query;
+use crate::jwt;
 
 /// The largest body of a request, in bytes: groups of many apps.
 const MAX_BODY: usize = 16 << 20;
@@ -30,24 +32,56 @@ const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(15);
 /// A request and where its answer goes.
 pub type Asked = (Box<Request>, oneshot::Sender<Response>);
 
-/// Who may ask, `user:password`; nobody else.
+/// Who may ask; nobody else.
 #[derive(Clone)]
-pub struct Access(Arc<str>);
+pub enum Access {
+    /// Whoever sends this `Authorization`.
+    Password(Arc<str>),
+    /// Whoever has a token of DC/OS that this key has signed.
+    Tokens(jwt::Key),
+}
 
 impl Access {
     /// Takes `user:password`.
-    pub fn new(pair: &str) -> Self {
+    pub fn password(pair: &str) -> Self {
         let encoded = base64::engine::general_purpose::STANDARD.encode(pair);
-        Self(format!("Basic {encoded}").into())
+        Self::Password(format!("Basic {encoded}").into())
     }
 
     fn allows(&self, headers: &HeaderMap) -> bool {
         let given = headers.get(header::AUTHORIZATION);
-        let given = given.map_or(&b""[..], HeaderValue::as_bytes);
-        let wanted = self.0.as_bytes();
+        let given = given.map(HeaderValue::as_bytes);
+        let wanted = match self {
+            Self::Password(wanted) => wanted.as_bytes(),
+            Self::Tokens(key) => return key.dcos_user(given).is_some(),
+        };
+        let given = given.unwrap_or_default();
         // Compared whole, whatever the first difference is.
         let differs = given.iter().zip(wanted).fold(0, |d, (a, b)| d | (a ^ b));
         given.len() == wanted.len() && differs == 0
+    }
+
+    /// The answer to anybody else.
+    fn refused(&self) -> HttpResponse {
+        let (text, scheme) = match self {
+            Self::Password(_) => (
+                "Invalid username or password.",
+                "Basic realm=\"Mesosphere\"",
+            ),
+            Self::Tokens(_) => ("Invalid authentication token.", "acsjwt"),
+        };
+        let text = axum::Json(serde_json::json!({ "message": text }));
+        let scheme = [(header::WWW_AUTHENTICATE, scheme)];
+        (StatusCode::UNAUTHORIZED, scheme, text).into_response()
+    }
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Password(_) => "Password(<secret>)",
+            Self::Tokens(_) => "Tokens(<key>)",
+        })
     }
 }
 
@@ -74,19 +108,6 @@ pub fn router(shared: Shared) -> Router {
         .with_state(shared)
 }
 
-fn refused() -> HttpResponse {
-    let mut response = (
-        StatusCode::UNAUTHORIZED,
-        axum::Json(serde_json::json!({"message": "Invalid username or password."})),
-    )
-        .into_response();
-    let realm = HeaderValue::from_static("Basic realm=\"Mesosphere\"");
-    response
-        .headers_mut()
-        .insert(header::WWW_AUTHENTICATE, realm);
-    response
-}
-
 async fn any(
     State(shared): State<Shared>,
     ConnectInfo(client): ConnectInfo<SocketAddr>,
@@ -97,7 +118,7 @@ async fn any(
         && parts.uri.path() != "/ping"
         && !access.allows(&parts.headers)
     {
-        return refused();
+        return access.refused();
     }
     let body = match http_body_util::Limited::new(body, MAX_BODY).collect().await {
         Ok(body) => body.to_bytes().to_vec(),
@@ -181,7 +202,7 @@ async fn events(
     if let Some(access) = &shared.access
         && !access.allows(&headers)
     {
-        return refused();
+        return access.refused();
     }
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
     if !accept.is_some_and(|a| a.contains("text/event-stream")) {
@@ -245,11 +266,28 @@ mod tests {
 
     #[test]
     fn only_the_right_password_opens() {
-        let access = Access::new("me:secret");
+        let access = Access::password("me:secret");
         let mut headers = HeaderMap::new();
         assert!(!access.allows(&headers));
         for (value, allowed) in [("Basic bWU6c2VjcmV0", true), ("Basic bWU6c2VjcmV1", false)] {
             headers.insert(header::AUTHORIZATION, HeaderValue::from_static(value));
+            assert_eq!(access.allows(&headers), allowed);
+        }
+        assert_eq!(access.refused().status(), 401);
+    }
+
+    #[test]
+    fn tokens_are_taken_until_they_end() {
+        let key = jwt::Key::random();
+        let access = Access::Tokens(key.clone());
+        let mut headers = HeaderMap::new();
+        assert!(!access.allows(&headers));
+        let refused = access.refused();
+        assert_eq!(refused.headers()[header::WWW_AUTHENTICATE], "acsjwt");
+        for (exp, allowed) in [(jwt::now() + 60, true), (jwt::now() - 1, false)] {
+            let claims = serde_json::json!({"uid": "u", "exp": exp});
+            let value = format!("token={}", key.sign(&claims).unwrap());
+            headers.insert(header::AUTHORIZATION, value.parse().unwrap());
             assert_eq!(access.allows(&headers), allowed);
         }
     }

@@ -1,5 +1,5 @@
-//! Who may speak with the master: HTTP basic authentication against a file of credentials, and
-//! the access control lists for roles and users, with Mesos' flags, realms and words.
+//! Who may speak with the master: HTTP basic authentication against a file of credentials, tokens
+//! of DC/OS, and the access control lists for roles and users, with Mesos' flags, realms and words.
 //!
 //! Not authenticated are agents (`/internal/agent/..`): who can reach those endpoints is a
 //! matter of the network, as with Mesos' own libprocess messages without
@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use axum::http::{HeaderMap, header};
 use base64::Engine as _;
 use serde::Deserialize;
+
+use crate::jwt;
 
 /// Why the master cannot be protected as it is told to. Not worth a retry.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +46,8 @@ pub enum AuthError {
 #[derive(Clone, Default)]
 pub struct Authentication {
     secrets: BTreeMap<String, String>,
+    /// What signs DC/OS' tokens, where they are taken: their user is the principal.
+    pub tokens: Option<jwt::Key>,
     /// `--authenticate_http_frameworks`.
     pub frameworks: bool,
     /// `--authenticate_http_readonly`.
@@ -56,6 +60,7 @@ impl std::fmt::Debug for Authentication {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Authentication")
             .field("principals", &self.secrets.keys())
+            .field("tokens", &self.tokens)
             .field("frameworks", &self.frameworks)
             .field("readonly", &self.readonly)
             .field("readwrite", &self.readwrite)
@@ -162,8 +167,23 @@ impl Authentication {
         }
     }
 
-    /// Who sent this; nobody without the right secret.
-    pub fn principal(&self, headers: &HeaderMap) -> Option<&str> {
+    /// What is asked of whoever does not say who they are. DC/OS' scheme is that of its admin
+    /// router.
+    pub fn challenge(&self, realm: Realm) -> String {
+        match self.tokens {
+            Some(_) => "acsjwt".to_owned(),
+            None => format!("Basic realm=\"{}\"", realm.name()),
+        }
+    }
+
+    /// Who sent this; nobody without the right secret or a good token.
+    pub fn principal(&self, headers: &HeaderMap) -> Option<String> {
+        let header = headers.get(header::AUTHORIZATION).map(|h| h.as_bytes());
+        let user = self.tokens.as_ref().and_then(|key| key.dcos_user(header));
+        user.or_else(|| self.by_password(headers).map(str::to_owned))
+    }
+
+    fn by_password(&self, headers: &HeaderMap) -> Option<&str> {
         let header = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
         let encoded = header.strip_prefix("Basic ")?;
         let decoded = base64::engine::general_purpose::STANDARD
@@ -319,11 +339,9 @@ mod tests {
             r#"{"credentials": [{"principal": "golden", "secret": "pw"}, {"principal": "other", "secret": "x:y"}]}"#,
         ] {
             let authentication = Authentication::parse(text).unwrap();
-            assert_eq!(
-                authentication.principal(&basic("golden:pw")),
-                Some("golden")
-            );
-            assert_eq!(authentication.principal(&basic("other:x:y")), Some("other"));
+            let principal = |pair| authentication.principal(&basic(pair));
+            assert_eq!(principal("golden:pw").as_deref(), Some("golden"));
+            assert_eq!(principal("other:x:y").as_deref(), Some("other"));
             for wrong in ["golden:p", "golden:pww", "none:pw", "golden", ""] {
                 assert_eq!(authentication.principal(&basic(wrong)), None, "{wrong}");
             }
@@ -334,6 +352,25 @@ mod tests {
             let error = Authentication::parse(text).unwrap_err();
             assert!(!error.is_empty());
         }
+    }
+
+    #[test]
+    fn a_token_of_dcos_names_the_principal() {
+        let key = jwt::Key::random();
+        let claims = serde_json::json!({"uid": "kubernetes", "exp": jwt::now() + 60});
+        let header = format!("token={}", key.sign(&claims).unwrap());
+        let mut headers = HeaderMap::new();
+        headers.insert(header::AUTHORIZATION, header.parse().unwrap());
+        let with = |tokens| Authentication {
+            tokens,
+            ..Authentication::default()
+        };
+        let principal = with(Some(key)).principal(&headers);
+        assert_eq!(principal.as_deref(), Some("kubernetes"));
+        let others = with(Some(jwt::Key::random()));
+        assert_eq!(others.principal(&headers), None);
+        assert_eq!(others.challenge(Realm::Scheduler), "acsjwt");
+        assert_eq!(with(None).principal(&headers), None);
     }
 
     #[test]

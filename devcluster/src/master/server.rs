@@ -471,11 +471,12 @@ fn respond(
         Err(response) => return *response,
     };
     let principal = shared.authentication.principal(headers);
+    let principal = principal.as_deref();
     if let Some(realm) = Realm::of(path, method.as_str())
         && shared.authentication.guards(realm)
         && principal.is_none()
     {
-        return unauthorized(realm);
+        return unauthorized(&shared.authentication.challenge(realm));
     }
     match path {
         "/api/v1/scheduler" | "/api/v1" | protocol::SUBSCRIBE_PATH | protocol::CALL_PATH
@@ -538,10 +539,9 @@ fn streamed(body: Body, encoding: Encoding) -> Response {
 const STREAM_ID: &str = "Mesos-Stream-Id";
 
 /// As Mesos answers whoever does not say who they are.
-fn unauthorized(realm: Realm) -> Response {
+fn unauthorized(challenge: &str) -> Response {
     let mut response = http::error(401, "401 Unauthorized.");
-    let challenge = format!("Basic realm=\"{}\"", realm.name());
-    if let Ok(value) = HeaderValue::from_str(&challenge) {
+    if let Ok(value) = HeaderValue::from_str(challenge) {
         response
             .headers_mut()
             .insert(header::WWW_AUTHENTICATE, value);

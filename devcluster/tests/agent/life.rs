@@ -349,3 +349,35 @@ async fn a_log_that_grows_too_long_is_cut_while_the_task_runs() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn executors_show_the_token_that_the_agent_gave_them_where_it_wants_one() {
+    let cluster = Cluster::start_with(|dir| {
+        let key = dir.join("key");
+        std::fs::write(&key, "k".repeat(40)).unwrap();
+        vec![
+            "--authenticate-http-executors".to_owned(),
+            format!("--executor-secret-key={}", key.display()),
+        ]
+    })
+    .await;
+    let mut framework = Framework::subscribe(&cluster).await;
+    framework.launch(command_task("c1", "env | sort")).await;
+    framework.update_to(S::TaskFinished).await;
+    let stdout = std::fs::read_to_string(sandbox(&cluster, "c1").join("stdout")).unwrap();
+    assert!(!stdout.contains("AUTHENTICATION_TOKEN"), "{stdout}");
+    let call = serde_json::json!({
+        "type": "SUBSCRIBE", "subscribe": {},
+        "framework_id": {"value": framework.id.value}, "executor_id": {"value": "c1"},
+    });
+    let answer = super::support::client()
+        .post(format!("http://{}/api/v1/executor", cluster.agent_address))
+        .header("content-type", "application/json")
+        .body(call.to_string())
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 401);
+    let wanted = "Bearer realm=\"mesos-agent-executor\"";
+    assert_eq!(answer.headers()["www-authenticate"], wanted);
+}

@@ -342,15 +342,9 @@ async fn with_service_accounts_only_who_has_logged_in_comes_in() {
     let _stop = stop.drop_guard();
     let client = super::support::client();
     let url = |path: &str| format!("http://{}{path}", running.address());
-    assert_eq!(
-        client
-            .get(url("/capabilities"))
-            .send()
-            .await
-            .unwrap()
-            .status(),
-        401
-    );
+    let answer = client.get(url("/capabilities")).send().await.unwrap();
+    assert_eq!(answer.status(), 401);
+    assert_eq!(answer.headers()["www-authenticate"], "acsjwt");
     let forged = client
         .get(url("/capabilities"))
         .header("authorization", "token=a.b.c");

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::inside::Inside;
 use crate::agent::container::start::Line;
+use crate::agent::environment::TOKEN;
 
 /// Least pause between two checks, whatever was asked for.
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
@@ -111,6 +112,7 @@ async fn run_command(
     let mut child = Command::from(Line::of(info).ok()?.command())
         .envs(environment.iter().cloned())
         .envs(own)
+        .env_remove(TOKEN)
         .stdin(Stdio::null())
         .process_group(0)
         .kill_on_drop(true)

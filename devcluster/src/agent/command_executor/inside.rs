@@ -8,6 +8,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 
 use crate::agent::container::start::{Line, Process};
+use crate::agent::environment::TOKEN;
 use crate::agent::images::enter::{EnterSpec, Place};
 use crate::agent::images::rootfs::ContainerImage;
 use crate::agent::images::runtime;
@@ -52,6 +53,7 @@ fn spawn(
 ) -> Result<Child, String> {
     // The agent's variables are this process' own.
     let agent = std::env::vars_os()
+        .filter(|(name, _)| name != TOKEN)
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let spec = EnterSpec {
         place,

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use super::checks::{self, Observation};
 use super::inside::{self, Inside};
 use crate::agent::container::start::Line;
+use crate::agent::environment::TOKEN;
 use crate::agent::images::rootfs::ContainerImage;
 
 /// Observations that may wait for the executor.
@@ -184,6 +185,8 @@ impl Task {
         let mut command = Command::from(Line::of(&info)?.command());
         command
             .envs(self.environment())
+            // The executor's own, as in Mesos.
+            .env_remove(TOKEN)
             .stdin(Stdio::null())
             .process_group(0)
             .kill_on_drop(true);

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use mesos::pb;
 
+use super::container::ContainerId;
 use crate::clock::Time;
 use crate::ids::{AgentId, ExecutorId, FrameworkId, TaskId};
 use crate::protocol::{self, from_agent, to_agent};
@@ -487,6 +488,16 @@ impl Core {
 
     fn uuid(&mut self) -> uuid::Uuid {
         (self.random)()
+    }
+
+    /// The container of an executor that is known.
+    pub fn container_of(
+        &self,
+        framework: &FrameworkId,
+        executor: &ExecutorId,
+    ) -> Option<ContainerId> {
+        let executor = self.executor(framework, executor)?;
+        Some(executor.container.clone())
     }
 
     fn executor(&self, framework: &FrameworkId, executor: &ExecutorId) -> Option<&Executor> {

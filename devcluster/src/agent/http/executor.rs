@@ -7,14 +7,19 @@ use pb::executor::Call;
 use pb::executor::call::Type;
 use tokio::sync::oneshot;
 
-use super::Requests;
+use super::{ExecutorClaims, Requests};
 use crate::agent::core::Refusal;
 use crate::agent::run::Request;
 use crate::http::{accepted, empty, error, read_call};
 use crate::ids::{ExecutorId, FrameworkId};
 
-/// Handles one call.
-pub(super) async fn handle(requests: &Requests, headers: &HeaderMap, body: &[u8]) -> Response {
+/// Handles one call. With claims, they must be the calling executor's own.
+pub(super) async fn handle(
+    requests: &Requests,
+    headers: &HeaderMap,
+    claims: Option<&ExecutorClaims>,
+    body: &[u8],
+) -> Response {
     let call = match read_call::<Call>(headers, body, "Call") {
         Ok(call) => call,
         Err(refusal) => return *refusal,
@@ -24,6 +29,20 @@ pub(super) async fn handle(requests: &Requests, headers: &HeaderMap, body: &[u8]
     }
     let framework = FrameworkId::from(&call.framework_id);
     let executor = ExecutorId::from(&call.executor_id);
+    if let Some(claims) = claims {
+        let (f, e) = (framework.clone(), executor.clone());
+        let container = super::look(requests, move |view| view.core.container_of(&f, &e)).await;
+        let container = match container {
+            Ok(container) => container,
+            Err(response) => return *response,
+        };
+        // One that is not known is refused below, in other words.
+        if let Some(container) = container
+            && let Some(why) = claims.mismatch(&framework, &executor, Some(&container))
+        {
+            return error(403, why);
+        }
+    }
     match call.r#type() {
         Type::Subscribe => {
             let encoding = match accepted(headers) {

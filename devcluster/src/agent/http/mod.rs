@@ -1,5 +1,6 @@
 //! The agent's HTTP side: executors, operators, and the endpoints that are older than both.
 
+mod claims;
 mod describe;
 mod executor;
 mod files;
@@ -16,13 +17,36 @@ use tokio_util::sync::CancellationToken;
 
 use super::run::{Request, View};
 use crate::http::{MAX_BODY_BYTES, decoded, empty, error, method_not_allowed, not_found};
+use crate::jwt;
+
+pub(super) use claims::ExecutorClaims;
 
 /// The way to the agent's loop.
 pub(super) type Requests = mpsc::Sender<Request>;
 
-/// Serves until `stop`.
-pub(super) async fn serve(listener: TcpListener, requests: Requests, stop: CancellationToken) {
-    let router = Router::new().fallback(handle).with_state(requests);
+/// What requests need.
+#[derive(Debug, Clone)]
+pub(super) struct Shared {
+    requests: Requests,
+    /// What signs executors' tokens, where they are wanted.
+    key: Option<jwt::Key>,
+}
+
+impl Shared {
+    pub(super) const fn new(requests: Requests, key: Option<jwt::Key>) -> Self {
+        Self { requests, key }
+    }
+}
+
+/// Serves until `stop`. With a key, executors' calls need a token that it has signed.
+pub(super) async fn serve(
+    listener: TcpListener,
+    requests: Requests,
+    key: Option<jwt::Key>,
+    stop: CancellationToken,
+) {
+    let shared = Shared::new(requests, key);
+    let router = Router::new().fallback(handle).with_state(shared);
     let server = axum::serve(listener, router);
     tokio::select! {
         () = stop.cancelled() => {}
@@ -34,7 +58,7 @@ pub(super) async fn serve(listener: TcpListener, requests: Requests, stop: Cance
 
 /// Answers one request.
 pub(super) async fn handle(
-    State(requests): State<Requests>,
+    State(Shared { requests, key }): State<Shared>,
     request: HttpRequest<Body>,
 ) -> Response {
     let (parts, body) = request.into_parts();
@@ -48,6 +72,14 @@ pub(super) async fn handle(
             method_not_allowed("POST", parts.method.as_str())
         }
         "/api/v1/executor" | "/api/v1" => {
+            let executor = path == "/api/v1/executor";
+            let claims = match key.as_ref().filter(|_| executor) {
+                Some(key) => match claims::of(key, &parts.headers) {
+                    Ok(claims) => Some(claims),
+                    Err(refusal) => return *refusal,
+                },
+                None => None,
+            };
             let body = match axum::body::to_bytes(body, MAX_BODY_BYTES).await {
                 Ok(body) => body,
                 Err(why) => return error(400, format!("Failed to read the body: {why}")),
@@ -56,10 +88,10 @@ pub(super) async fn handle(
                 Ok(body) => body,
                 Err(refusal) => return *refusal,
             };
-            if path == "/api/v1" {
-                operator::call(&requests, &parts.headers, &body).await
+            if executor {
+                executor::handle(&requests, &parts.headers, claims.as_ref(), &body).await
             } else {
-                executor::handle(&requests, &parts.headers, &body).await
+                operator::call(&requests, &parts.headers, &body).await
             }
         }
         "/health" => empty(200),
