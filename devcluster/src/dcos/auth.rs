@@ -113,8 +113,13 @@ impl Accounts {
         token
     }
 
+    /// Whether there are accounts at all.
+    pub(super) fn any(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
     /// Whether whoever sends this `Authorization` may come in.
-    fn knows(&self, authorization: Option<&str>) -> bool {
+    pub(super) fn knows(&self, authorization: Option<&str>) -> bool {
         if self.keys.is_empty() {
             return true;
         }

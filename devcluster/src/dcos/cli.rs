@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use super::auth::Accounts;
+use super::secrets::Secrets;
 use super::{Config, start};
 use crate::cli::{block_on, stop_at_signal};
 
@@ -31,6 +32,14 @@ pub struct Args {
     /// File with service accounts, {"<uid>": "<public key, PEM>"}; with it, callers need a token
     #[arg(long, value_name = "FILE")]
     pub service_accounts: Option<PathBuf>,
+    /// Where the secret store keeps its secrets: the --secrets-dir of the agents; without it, or
+    /// without service accounts, there is no secret store, as in open DC/OS
+    #[arg(long, value_name = "DIR")]
+    pub secrets_dir: Option<PathBuf>,
+    /// File with permissions about secrets, {"<uid>": ["dcos:secrets:default:/<path> full"]};
+    /// accounts that are not in it may do everything
+    #[arg(long, value_name = "FILE")]
+    pub secret_permissions: Option<PathBuf>,
     /// How long tokens are good, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 432_000)]
     pub token_life: u64,
@@ -52,6 +61,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Some(file) => Accounts::read(file, life).context("--service-accounts")?,
         None => Accounts::default(),
     };
+    let secrets = Secrets::read(args.secrets_dir, args.secret_permissions.as_deref())
+        .context("--secret-permissions")?;
     let config = Config {
         listen: args.listen,
         marathon: args.marathon,
@@ -59,6 +70,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         release: args.release,
         work_dir: args.work_dir,
         accounts,
+        secrets,
         poll: Duration::from_millis(args.uninstall_poll),
     };
     block_on(async {
