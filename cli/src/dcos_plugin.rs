@@ -8,6 +8,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use crate::siblings::Kubeconfig;
+
 /// Variable with the cluster's address.
 const URL_ENV: &str = "DCOS_URL";
 /// Variable with the caller's token.
@@ -224,35 +226,71 @@ impl Dcos {
                 lines.push_str(&format!("  {label:<10} {text}\n"));
             }
         }
+        // Who may not see it learns the rest all the same.
+        let keys = match self.state(name).await {
+            Ok(Some(Kubeconfig::Secret(_))) => "in DC/OS' secret store",
+            Ok(Some(Kubeconfig::Here(_))) => {
+                "in the apps' environment: everybody who may read Marathon's apps can read them"
+            }
+            _ => "not known",
+        };
+        lines.push_str(&format!("  {:<10} {keys}\n", "keys"));
         Ok(format!("{head}{errors}{lines}"))
     }
 
-    async fn kubeconfig(&self, name: &str, path: &Path) -> Result<String, Error> {
+    /// What the app that keeps the state, or points to it, says; `None` when there is no such app.
+    async fn state(&self, name: &str) -> Result<Option<Kubeconfig>, Error> {
         let what = "read the state of the cluster";
         let app = crate::siblings::state_app(name);
         let url = format!("{}/marathon/v2/apps{app}", self.url);
-        let (code, value) = self.send(what, self.http.get(url)).await?;
-        match code {
-            200 => {}
-            404 => {
+        match self.send(what, self.http.get(url)).await? {
+            (200, value) => crate::siblings::kubeconfig_of(&value["app"])
+                .map(Some)
+                .map_err(|reason| Error::Call { what, reason }),
+            (404, _) => Ok(None),
+            (other, _) => Err(Error::Call {
+                what,
+                reason: format!("Marathon answers {other}"),
+            }),
+        }
+    }
+
+    /// A secret of DC/OS' store.
+    async fn secret(&self, path: &str) -> Result<Option<String>, Error> {
+        let what = "read the kubeconfig in DC/OS' secret store";
+        let url = format!("{}/secrets/v1/secret/default/{path}", self.url);
+        match self.send(what, self.http.get(url)).await? {
+            (200, value) => Ok(value["value"].as_str().map(str::to_owned)),
+            (404, _) => Ok(None),
+            (403, _) => Err(Error::Call {
+                what,
+                reason: format!(
+                    "not allowed; who may says `dcos security org users grant <you> dcos:secrets:default:/{path} read`"
+                ),
+            }),
+            (other, _) => Err(Error::Call {
+                what,
+                reason: format!("the secret store answers {other}"),
+            }),
+        }
+    }
+
+    async fn kubeconfig(&self, name: &str, path: &Path) -> Result<String, Error> {
+        let text = match self.state(name).await? {
+            None => {
                 return Err(Error::NotYet(format!(
-                    "there is no app {app}: the service {name} has not begun yet, or was not installed as a package"
+                    "there is no app {}: the service {name} has not begun yet, or was not installed as a package",
+                    crate::siblings::state_app(name)
                 )));
             }
-            other => {
-                return Err(Error::Call {
-                    what,
-                    reason: format!("Marathon answers {other}"),
-                });
-            }
-        }
-        let text = crate::siblings::kubeconfig_of(&value["app"])
-            .map_err(|reason| Error::Call { what, reason })?
-            .ok_or_else(|| {
-                Error::NotYet(
-                    "the cluster does not serve its API yet: `dcos kubernetes status`".to_owned(),
-                )
-            })?;
+            Some(Kubeconfig::Here(text)) => text,
+            Some(Kubeconfig::Secret(secret)) => self.secret(&secret).await?,
+        };
+        let text = text.ok_or_else(|| {
+            Error::NotYet(
+                "the cluster does not serve its API yet: `dcos kubernetes status`".to_owned(),
+            )
+        })?;
         if path == Path::new("-") {
             return Ok(text);
         }

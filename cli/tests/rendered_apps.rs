@@ -58,6 +58,7 @@ fn marathon_takes_persistent_volumes_and_secrets() {
     let facts = Facts {
         etcd_storage: EtcdStorage::Persistent,
         pki: PkiDelivery::Secrets {
+            digests: Default::default(),
             path: "kubernetes".to_owned(),
         },
         ..facts()

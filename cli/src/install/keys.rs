@@ -111,6 +111,7 @@ pub fn components(options: &Options, choice: &Choice) -> Vec<Component> {
 pub fn delivery(home: &Home, options: &Options, choice: &Choice) -> Result<PkiDelivery, Error> {
     Ok(match choice.pki.as_str() {
         "secrets" => PkiDelivery::Secrets {
+            digests: Default::default(),
             path: match options.pki.secret_path.as_str() {
                 "" => options.service.name.clone(),
                 path => path.to_owned(),

@@ -3,6 +3,7 @@
 
 mod renewal;
 
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -41,7 +42,7 @@ pub enum Error {
     #[error("write the token to {path}: {reason}", path = .path.display())]
     Write {
         /// The file.
-        path: std::path::PathBuf,
+        path: PathBuf,
         /// Why not.
         reason: String,
     },
@@ -65,6 +66,9 @@ pub struct Account {
     login_endpoint: String,
     #[serde(default)]
     scheme: String,
+    /// The authority to trust at the login instead of the operating system's.
+    #[serde(skip)]
+    ca: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for Account {
@@ -112,6 +116,25 @@ impl Account {
         })
     }
 
+    /// The same, trusting another authority at the login than the operating system's.
+    #[must_use]
+    pub fn trusting(mut self, ca: Option<PathBuf>) -> Self {
+        self.ca = ca;
+        self
+    }
+
+    /// Its name.
+    pub fn uid(&self) -> &str {
+        &self.uid
+    }
+
+    /// Where DC/OS' APIs are: the login without its path.
+    pub fn dcos(&self) -> &str {
+        let end = self.login_endpoint.find("/acs/api/");
+        let base = end.and_then(|end| self.login_endpoint.get(..end));
+        base.unwrap_or(&self.login_endpoint).trim_end_matches('/')
+    }
+
     /// The token that a login asks for another with, signed by the account's key.
     fn assertion(&self, now: u64) -> Result<String, Error> {
         let bad = |reason: &str| Error::Key {
@@ -152,7 +175,7 @@ impl Account {
             "uid": self.uid, "token": self.assertion(seconds)?, "exp": seconds + LOGIN_SECONDS,
         });
         let https = self.login_endpoint.starts_with("https:");
-        let client = crate::http::public_client(None, https, DEADLINE)
+        let client = crate::http::public_client(self.ca.as_deref(), https, DEADLINE)
             .map_err(|e| failed(crate::error::chain(&e)))?;
         let answer = client
             .post(&self.login_endpoint)
@@ -194,4 +217,4 @@ fn renew_at(token: &str, now: SystemTime) -> SystemTime {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -64,6 +64,17 @@ fn decoded(part: &str) -> Value {
 }
 
 #[test]
+fn dcos_is_where_the_login_is() {
+    for endpoint in [
+        "https://master.mesos/acs/api/v1/auth/login",
+        "https://master.mesos",
+    ] {
+        let account = Account::parse(&secret(endpoint)).unwrap().unwrap();
+        assert_eq!(account.dcos(), "https://master.mesos");
+    }
+}
+
+#[test]
 fn a_login_is_signed_by_the_accounts_key() {
     let account = Account::parse(&secret("https://leader.mesos/acs/api/v1/auth/login"));
     let token = account.unwrap().unwrap().assertion(1000).unwrap();
@@ -188,32 +199,57 @@ async fn a_refused_login_says_who_and_where() {
     );
 }
 
+/// DC/OS for one process: its login, and its secret store.
+pub(crate) struct Dcos {
+    pub base: String,
+    /// Its secrets.
+    pub dir: tempfile::TempDir,
+    _stop: tokio_util::sync::DropGuard,
+}
+
+impl Dcos {
+    /// With the account `kubernetes`, which has these permissions.
+    pub async fn start(permissions: &[&str], marathon: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let stop = tokio_util::sync::CancellationToken::new();
+        let accounts = [("kubernetes".to_owned(), KEY.public_pem.clone())].into();
+        let lines = permissions.iter().map(|p| (*p).to_owned()).collect();
+        let permissions = [("kubernetes".to_owned(), lines)].into();
+        let secrets = dir.path().join("secrets");
+        let config = devcluster::dcos::Config {
+            listen: ([127, 0, 0, 1], 0).into(),
+            marathon: marathon.to_owned(),
+            mesos: "http://127.0.0.1:1".to_owned(),
+            release: "2.1".to_owned(),
+            work_dir: dir.path().to_owned(),
+            accounts: devcluster::dcos::auth::Accounts::new(&accounts, Duration::from_secs(1000))
+                .unwrap(),
+            secrets: devcluster::dcos::secrets::Secrets::new(Some(secrets), &permissions).unwrap(),
+            poll: Duration::from_secs(1),
+        };
+        let running = devcluster::dcos::start(config, stop.clone()).await.unwrap();
+        Self {
+            base: format!("http://{}", running.address()),
+            dir,
+            _stop: stop.drop_guard(),
+        }
+    }
+
+    /// The account, with its token.
+    pub async fn account(&self) -> (Account, Token) {
+        let login = format!("{}/acs/api/v1/auth/login", self.base);
+        let account = Account::parse(&secret(&login)).unwrap().unwrap();
+        let token = account.login().await.unwrap();
+        (account, token)
+    }
+}
+
 #[tokio::test]
 async fn dcos_lets_in_who_logs_in_with_the_accounts_key_and_nobody_else() {
-    let dir = tempfile::tempdir().unwrap();
-    let stop = tokio_util::sync::CancellationToken::new();
-    let public = KEY.public_pem.clone();
-    let accounts = [("kubernetes".to_owned(), public)].into();
-    let config = devcluster::dcos::Config {
-        listen: ([127, 0, 0, 1], 0).into(),
-        marathon: "http://127.0.0.1:1".to_owned(),
-        mesos: "http://127.0.0.1:1".to_owned(),
-        release: "2.1".to_owned(),
-        work_dir: dir.path().to_owned(),
-        accounts: devcluster::dcos::auth::Accounts::new(&accounts, Duration::from_secs(1000))
-            .unwrap(),
-        poll: Duration::from_secs(1),
-    };
-    let running = devcluster::dcos::start(config, stop.clone()).await.unwrap();
-    let _stop = stop.drop_guard();
-    let url = |path: &str| format!("http://{}{path}", running.address());
+    let dcos = Dcos::start(&[], "http://127.0.0.1:1").await;
+    let url = |path: &str| format!("{}{path}", dcos.base);
     let login = url("/acs/api/v1/auth/login");
-    let token = Account::parse(&secret(&login))
-        .unwrap()
-        .unwrap()
-        .login()
-        .await
-        .unwrap();
+    let (_, token) = dcos.account().await;
     let client = crate::http::client(None, Duration::from_secs(10)).unwrap();
     let ask = |authorization: String| {
         let request = client

@@ -29,6 +29,7 @@ struct Inner {
     complete: bool,
     error: Option<String>,
     framework_id: Option<String>,
+    keys: Option<String>,
 }
 
 impl Board {
@@ -44,6 +45,11 @@ impl Board {
     /// Mesos' id of the framework, as far as it is known.
     pub fn framework(&self, id: Option<String>) {
         self.with(|i| i.framework_id = id);
+    }
+
+    /// How keys get to the apps, for people.
+    pub fn keys(&self, way: String) {
+        self.with(|i| i.keys = Some(way));
     }
 
     /// Nothing is left to be done.
@@ -68,7 +74,7 @@ impl Board {
             };
             let errors: Vec<&String> = i.error.iter().collect();
             let plan = json!({
-                "status": status, "strategy": "serial", "errors": errors,
+                "status": status, "strategy": "serial", "errors": errors, "keys": i.keys,
                 "phases": [{"id": "control-plane", "name": "control-plane", "strategy": "serial", "status": status, "steps": []}],
             });
             (code, plan)
@@ -132,8 +138,10 @@ mod tests {
             }
         };
         board.fails("no Marathon");
+        board.keys("in the store".to_owned());
         let (code, plan) = get("/v1/plans/deploy").await;
         assert_eq!((code, &plan["errors"]), (202, &json!(["no Marathon"])));
+        assert_eq!(plan["keys"], "in the store");
         assert_eq!(get("/v1/health").await.0, 200);
         assert_eq!(get("/v1/state/frameworkId").await.1, json!([]));
         board.framework(Some("f-1".to_owned()));

@@ -6,17 +6,23 @@
 //! |---|---|
 //! | [`reconcile`] | one attempt to bring the other apps to the options |
 //! | [`removal`] | one attempt to remove everything |
-//! | [`state`] | what has to outlive this task: the record and the keys, kept in Marathon |
+//! | [`way`] | whether keys travel by DC/OS' secret store or in the apps' environment |
+//! | [`store`] | DC/OS' secret store |
+//! | [`state`] | what has to outlive this task: the record and the keys, kept there or in Marathon |
+//! | [`content`] | how it is written down |
 //! | [`board`] | what DC/OS reads meanwhile: `/v1/plans/deploy`, `/v1/state/frameworkId` |
 //!
 //! An attempt that fails is repeated, later and later; each looks at what is there first.
 
 mod board;
+mod content;
 mod reconcile;
 mod removal;
 mod state;
+mod store;
+mod way;
 
-pub(crate) use state::{app_id as state_app, kubeconfig_of};
+pub(crate) use state::{Kubeconfig, app_id as state_app, kubeconfig_of};
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -36,6 +42,7 @@ use crate::run::{self, Sandbox};
 use crate::service_account::{self, Account};
 use board::Board;
 use reconcile::Done;
+use store::Store;
 
 /// Variable by which DC/OS asks a service to remove itself.
 pub const UNINSTALL_ENV: &str = "SDK_UNINSTALL";
@@ -97,6 +104,12 @@ pub(crate) enum Attempt {
     /// The state in Marathon.
     #[error(transparent)]
     State(#[from] state::Error),
+    /// The secret store.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The way of the keys.
+    #[error(transparent)]
+    Way(#[from] way::Error),
 }
 
 /// What an attempt works on.
@@ -121,35 +134,40 @@ impl Service {
         Home::new(Some(&self.dir), self.name())
     }
 
-    /// Marathon and Mesos. A service account's token is kept good from the first time on: an attempt
-    /// may take longer than it lives.
-    pub async fn site(&self) -> Result<Site, Attempt> {
+    /// Marathon and Mesos, and DC/OS' secret store where this app is a service account. That
+    /// account's token is kept good from the first time on: an attempt may take longer than it lives.
+    pub async fn access(&self) -> Result<(Site, Option<Store>), Attempt> {
         let ca = &self.options.marathon.ca_file;
         let ca = (!ca.is_empty()).then(|| PathBuf::from(ca));
-        let credentials = match self.token().await? {
-            Some(file) => Credentials::TokenFile(file),
-            None => Credentials::from_env(),
+        let account = self.secret.as_deref().and_then(Account::parse);
+        let (credentials, store) = match account {
+            Some(account) => {
+                let account = account?.trusting(ca.clone());
+                let (dcos, uid) = (account.dcos().to_owned(), account.uid().to_owned());
+                let file = self.token(account).await?;
+                let store = Store::new(dcos, uid, file.clone(), ca.as_deref(), self.name())?;
+                (Credentials::TokenFile(file), Some(store))
+            }
+            None => (Credentials::from_env(), None),
         };
         let master = &self.options.mesos.master;
         let master = (!master.is_empty()).then_some(master.as_str());
         let url = &self.options.marathon.url;
-        Ok(Site::connect_as(url, ca, master, credentials).await?)
+        let site = Site::connect_as(url, ca, master, credentials).await?;
+        Ok((site, store))
     }
 }
 
 impl Service {
-    /// The file with the service account's token; `None` when the secret is no account's.
-    async fn token(&self) -> Result<Option<PathBuf>, Attempt> {
-        let Some(account) = self.secret.as_deref().and_then(Account::parse) else {
-            return Ok(None);
-        };
+    /// The file with the service account's token.
+    async fn token(&self, account: Account) -> Result<PathBuf, Attempt> {
         let file = self.token.get_or_try_init(|| async {
             let file = self.dir.join(TOKEN_FILE);
             packaging::files::make_dir(&self.dir, 0o700).map_err(state::Error::from)?;
-            service_account::begin(account?, file.clone()).await?;
+            service_account::begin(account, file.clone()).await?;
             Ok::<_, Attempt>(file)
         });
-        Ok(Some(file.await?.clone()))
+        Ok(file.await?.clone())
     }
 }
 
@@ -200,11 +218,22 @@ fn service(args: &[String]) -> Result<Service, Error> {
 /// What only a machine of the operator's can do.
 fn fits(options: &Options) -> Result<(), Error> {
     let source = &options.pki.source;
-    if !matches!(source.as_str(), "auto" | "env") {
+    if !matches!(source.as_str(), "auto" | "secrets" | "env") {
         return Err(Error::NotHere {
             option: "pki.source",
             value: source.clone(),
             why: "this app makes the keys when it runs, so nobody could have brought them; leave it at auto, or install with `k8sm install`",
+        });
+    }
+    let (path, folder) = (
+        &options.pki.secret_path,
+        store::folder(&options.service.name),
+    );
+    if !path.is_empty() && *path != folder {
+        return Err(Error::NotHere {
+            option: "pki.secret_path",
+            value: path.clone(),
+            why: "DC/OS lets apps use secrets only in folders that their ids begin with; leave it empty",
         });
     }
     if !options.pki.ca.is_empty() {
@@ -282,6 +311,9 @@ impl Error {
 }
 
 #[cfg(test)]
+mod keeping;
+
+#[cfg(test)]
 mod tests {
     use packaging::options::Layers;
 
@@ -297,8 +329,15 @@ mod tests {
     fn options_that_only_an_operators_machine_can_follow_are_refused_by_name() {
         assert!(fits(&Options::default()).is_ok());
         assert!(fits(&options("{pki: {source: env}}")).is_ok());
+        assert!(
+            fits(&options(
+                "{pki: {source: secrets, secret_path: kubernetes-cp}}"
+            ))
+            .is_ok()
+        );
         for (document, option) in [
             ("{pki: {source: file, file: /etc/k8sm}}", "pki.source"),
+            ("{pki: {secret_path: elsewhere}}", "pki.secret_path"),
             ("{pki: {ca: /etc/ca}}", "pki.ca"),
             (
                 "{marathon: {require_ports: false}}",

@@ -9,15 +9,16 @@ use packaging::install::judge::World;
 use packaging::install::machine::Limits;
 use packaging::install::plan;
 use packaging::install::preflight::{self, Level};
-use packaging::marathon::{Facts, framework_run, lint, render};
+use packaging::marathon::{Facts, PkiDelivery, framework_run, lint, render};
 use packaging::options::Options;
 use packaging::run::FrameworkRun;
 
+use super::way::{self, Way};
 use super::{Attempt, Service, state};
 use crate::install::actions::End;
 use crate::install::record::FIRST_START_SECONDS;
 use crate::install::work::Work;
-use crate::install::{self, Home, Phase, Record, Site, keys};
+use crate::install::{self, Phase, Record, Site, keys};
 use crate::progress::Progress;
 
 /// What the framework's task needs.
@@ -28,19 +29,27 @@ pub(super) struct Done {
 
 /// One attempt.
 pub(super) async fn attempt(service: &Service) -> Result<Done, Attempt> {
-    let site = service.site().await?;
+    let (site, store) = service.access().await?;
     let home = service.home()?;
-    let before = state::load(&site, &home, service.name()).await?;
-    if let Some(record) = &before {
-        refuse(&record.parsed_options()?, &service.options)?;
+    let source = &service.options.pki.source;
+    let wanted = way::wanted(source, way::has_secrets(&site), store.is_some())?;
+    let before = state::load(&site, store.as_ref(), wanted, &home, service.name()).await?;
+    if let Some(before) = &before {
+        refuse(&before.record.parsed_options()?, &service.options)?;
     }
-    let mut record = record(service, &site, before).await?;
+    let way = way::choose(service, wanted, store.as_ref(), before.as_ref()).await?;
+    let described = way.describe(service.name());
+    tracing::info!("keys are {described}");
+    service.board.keys(described);
+    let used = store.as_ref().filter(|_| way == Way::Store);
+    let mut record = record(service, &site, before.map(|b| b.record), way).await?;
     home.create()?;
     home.write(&record)?;
     keys::ensure(&home, &service.options, &record.choice)?;
     // Before anything is made with them.
-    state::save(&site, &home, &record).await?;
-    let facts = facts(service, &home, &record, &site)?;
+    state::save(&site, used, &home, &record).await?;
+    let delivery = way::deliver(used, &home, &service.options, &record.choice).await?;
+    let facts = facts(service, &record, &site, delivery)?;
     let apps = render(&service.options, &facts).map_err(install::Error::from)?;
     let findings = lint(&apps);
     if !findings.is_empty() {
@@ -69,7 +78,13 @@ pub(super) async fn attempt(service: &Service) -> Result<Done, Attempt> {
         follow: None,
     };
     work.run(steps, Limits::default()).await?;
-    state::save(&site, &home, &record).await?;
+    state::save(&site, used, &home, &record).await?;
+    if let (Way::Env, Some(store)) = (way, &store) {
+        // Nothing refers to what may have been there before.
+        if let Err(error) = state::forget(store, service.name(), Some(&record.id)).await {
+            tracing::debug!("what may be left in the secret store: {error}");
+        }
+    }
     Ok(Done {
         install_id: record.id,
         run: framework_run(&service.options, &facts).map_err(install::Error::from)?,
@@ -96,6 +111,7 @@ async fn record(
     service: &Service,
     site: &Site,
     before: Option<Record>,
+    way: Way,
 ) -> Result<Record, install::Error> {
     let options = &service.options;
     let own = format!("/{}", service.name());
@@ -105,8 +121,8 @@ async fn record(
     if before.is_some() {
         situation.frameworks.retain(|f| f.name != service.name());
     }
-    // Keys are made here, and nobody could bring them to the secret store before.
-    situation.marathon_secrets = false;
+    // Only who may use the store can bring keys there.
+    situation.marathon_secrets = way == Way::Store;
     let own_id = before.as_ref().map(|r| r.id.as_str());
     let findings = preflight::check(options, &situation, own_id);
     let (fatal, others): (Vec<_>, Vec<_>) =
@@ -177,11 +193,10 @@ fn manifest(service: &Service) -> Manifest {
 /// options name a directory of the operator's.
 fn facts(
     service: &Service,
-    home: &Home,
     record: &Record,
     site: &Site,
+    delivery: PkiDelivery,
 ) -> Result<Facts, install::Error> {
-    let delivery = keys::delivery(home, &service.options, &record.choice)?;
     let mut facts = install::render::facts(record, site, delivery, None)?;
     if service.options.artifacts.base_url.is_empty() {
         facts.artifacts.clone_from(&service.command.artifacts);

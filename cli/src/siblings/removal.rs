@@ -6,35 +6,51 @@ use packaging::install::machine::Limits;
 use packaging::install::plan::{self, Action, Step};
 
 use super::reconcile::without;
-use super::{Attempt, Service, state};
+use super::way::Way;
+use super::{Attempt, Service, state, store};
 use crate::install::actions::End;
 use crate::install::work::Work;
-use crate::install::{self, Phase};
+use crate::install::{self, Phase, keys};
 use crate::progress::Progress;
 
 /// One attempt.
 pub(super) async fn attempt(service: &Service) -> Result<(), Attempt> {
     let name = service.name();
-    let site = service.site().await?;
+    let (site, store) = service.access().await?;
     let home = service.home()?;
     let frameworks = site.mesos.frameworks().await?;
     let ours = frameworks.iter().find(|f| f.name == name);
     service.board.framework(ours.map(|f| f.id.clone()));
-    let Some(mut record) = state::load(&site, &home, name).await? else {
-        // Nothing was ever made, or the last step was reached.
+    let Some(found) = state::load_to_remove(&site, store.as_ref(), &home, name).await? else {
+        // Nothing was ever made, or the last step was reached. What the store does not show to
+        // this account, it cannot have put there.
+        if let Some(store) = &store {
+            match state::forget(store, name, None).await {
+                Err(state::Error::Store(error @ store::Error::Forbidden { .. })) => {
+                    tracing::warn!("{error}");
+                }
+                other => other?,
+            }
+        }
         return gone(service, &site).await;
     };
+    let used = store.as_ref().filter(|_| found.way == Way::Store);
+    let mut record = found.record;
     record.phase = Phase::Removing;
     home.write(&record)?;
     let options = record.parsed_options()?;
+    // They are there, unless somebody has deleted them. What asks the API with new ones is refused,
+    // and goes on without.
+    keys::ensure(&home, &options, &record.choice)?;
     let own = format!("/{name}");
     let world = without(site.world(name).await?, &own);
     let wipes = install::wipes(&record)?;
     let ids: Vec<String> = wipes.iter().map(|w| w.id.clone()).collect();
     let steps: Vec<Step> = plan::uninstall(name, &world, false, &ids)
         .into_iter()
-        // It would wait for this very app's task.
-        .filter(|step| *step != Step::Do(Action::VerifyGone))
+        // The one would wait for this very app's task; the other removes the state, which is needed
+        // until the secrets are gone.
+        .filter(|step| !matches!(step, Step::Do(Action::VerifyGone | Action::RemoveGroup)))
         .collect();
     let progress = Progress::new(false);
     let mut work = Work {
@@ -49,7 +65,12 @@ pub(super) async fn attempt(service: &Service) -> Result<(), Attempt> {
         follow: None,
     };
     work.run(steps, Limits::default()).await?;
-    // The group is gone, and the state with it.
+    if let Some(store) = used {
+        store.clear().await?;
+    }
+    let below = plan::group(name);
+    let removed = site.marathon.delete_group(&below).await;
+    removed.map_err(install::Error::from)?;
     gone(service, &site).await
 }
 

@@ -1,32 +1,27 @@
-//! What outlives the package's app: the record of the installation and its keys. DC/OS has no place
-//! for it that every edition has, so it lies where the apps' keys are anyway: in Marathon, as the
-//! environment of an app without tasks, `/<name>-cp/state`. Who may read the control plane's apps
-//! may read it.
+//! What outlives the package's app: the record of the installation and its keys. Where the keys
+//! travel as secrets it is a secret of DC/OS' store, too, and an app without tasks,
+//! `/<name>-cp/state`, says where, and has the record. Where DC/OS has no store, that app has the
+//! keys as well: who may read the control plane's apps may read them.
+//!
+//! The secret is written before the app that points to it, and everything before anything that is
+//! made with it, so whoever is killed in between finds a state that fits what is there.
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
 use std::path::Path;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use flate2::Compression;
-use flate2::read::GzDecoder;
-use flate2::write::GzEncoder;
 use packaging::files::{SECRET, make_dir, write_atomic};
 use packaging::install::INSTALL_LABEL;
 use packaging::install::plan::group;
 use packaging::marathon::COMPONENT_LABEL;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::content::{Content, VERSION, pack, unpack};
+use super::store::{self, Store};
+use super::way::Way;
 use crate::install::{self, Home, Record, Site};
 
 /// The variable.
 const VARIABLE: &str = "K8SM_STATE";
-/// Version of its content.
-const VERSION: u32 = 1;
-/// Largest content, unpacked, bytes.
-const LARGEST: u64 = 4 << 20;
 /// Largest packed: what Marathon keeps in ZooKeeper by default, with room for the rest.
 const LARGEST_PACKED: usize = 700 << 10;
 
@@ -38,12 +33,30 @@ pub(crate) enum Error {
         "the state of the cluster in Marathon's app {app} is damaged: {reason}; put an earlier version of that app back (`GET /v2/apps/{app}/versions`)"
     )]
     Damaged { app: String, reason: String },
+    /// The secret is damaged.
+    #[error(
+        "the state of the cluster in the secret {secret} is damaged: {reason}; put back what was there, it holds the keys of the cluster"
+    )]
+    DamagedSecret { secret: String, reason: String },
+    /// The secret is gone.
+    #[error(
+        "the secret {0} with the keys of the cluster is gone; put it back. Without it nothing can be changed, only removed: `dcos package uninstall`"
+    )]
+    Lost(String),
+    /// Nobody can read the secret.
+    #[error(
+        "the keys of the cluster are in the secret {0} of DC/OS' store, which only a service account can read: set service.secret_name to what it was"
+    )]
+    NoAccount(String),
     /// It has become too large.
     #[error("the state of the cluster has {0} bytes, where Marathon takes {LARGEST_PACKED}")]
     Large(usize),
     /// Marathon.
     #[error(transparent)]
     Marathon(#[from] crate::marathon::Error),
+    /// The secret store.
+    #[error(transparent)]
+    Store(#[from] store::Error),
     /// The disk.
     #[error(transparent)]
     Install(#[from] install::Error),
@@ -52,15 +65,12 @@ pub(crate) enum Error {
     File(#[from] packaging::files::Error),
 }
 
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct Content {
-    version: u32,
-    record: Record,
-    /// Files of the keys' directory by name.
-    keys: BTreeMap<String, String>,
-    /// The kubeconfig for people, once there is one.
-    #[serde(default)]
-    kubeconfig: Option<String>,
+/// A state that was found.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub record: Record,
+    /// Where its keys are.
+    pub way: Way,
 }
 
 /// Path of the app.
@@ -68,20 +78,32 @@ pub(crate) fn app_id(name: &str) -> String {
     format!("{}/state", group(name))
 }
 
-/// Reads the state into a directory; `None` when there is none.
-pub(crate) async fn load(site: &Site, home: &Home, name: &str) -> Result<Option<Record>, Error> {
-    let app = app_id(name);
-    let Some(found) = site.marathon.app(&app).await? else {
+/// What the app says; `None` when there is none.
+async fn app(site: &Site, name: &str) -> Result<Option<Content>, Error> {
+    let id = app_id(name);
+    let Some(found) = site.marathon.app(&id).await? else {
         return Ok(None);
-    };
-    let damaged = |reason: String| Error::Damaged {
-        app: app.clone(),
-        reason,
     };
     let packed = found.definition["env"][VARIABLE]
         .as_str()
         .unwrap_or_default();
-    let content = unpack(packed).map_err(damaged)?;
+    match unpack(packed) {
+        Ok(content) => Ok(Some(content)),
+        Err(reason) => Err(Error::Damaged { app: id, reason }),
+    }
+}
+
+async fn secret(store: &Store, path: &str) -> Result<Option<Content>, Error> {
+    let damaged = |reason| Error::DamagedSecret {
+        secret: path.to_owned(),
+        reason,
+    };
+    let packed = store.get(path).await?;
+    packed.map(|p| unpack(&p).map_err(damaged)).transpose()
+}
+
+/// Puts a state into a directory.
+fn place(home: &Home, content: &Content) -> Result<(), Error> {
     home.create()?;
     for (file, text) in &content.keys {
         write_atomic(&home.pki().join(file), text.as_bytes(), SECRET)?;
@@ -89,20 +111,120 @@ pub(crate) async fn load(site: &Site, home: &Home, name: &str) -> Result<Option<
     if let Some(text) = &content.kubeconfig {
         write_atomic(&home.kubeconfig(), text.as_bytes(), SECRET)?;
     }
-    home.write(&content.record)?;
-    Ok(Some(content.record))
+    Ok(home.write(&content.record)?)
 }
 
-/// Keeps the state.
-pub(crate) async fn save(site: &Site, home: &Home, record: &Record) -> Result<(), Error> {
-    let content = Content {
+/// Reads the state into a directory; `None` when there is none.
+pub(super) async fn load(
+    site: &Site,
+    store: Option<&Store>,
+    wanted: Way,
+    home: &Home,
+    name: &str,
+) -> Result<Option<Found>, Error> {
+    let (content, way) = match (app(site, name).await?, store) {
+        (Some(content), store) => match (&content.secret, store) {
+            (None, _) => (content, Way::Env),
+            (Some(path), None) => return Err(Error::NoAccount(path.clone())),
+            (Some(path), Some(store)) => match secret(store, path).await? {
+                Some(content) => (content, Way::Store),
+                None => return Err(Error::Lost(path.clone())),
+            },
+        },
+        // It may have been killed before it could say that there is a secret.
+        (None, Some(store)) if wanted == Way::Store => {
+            match secret(store, &store::state(name)).await? {
+                Some(content) if is_in_use(site, &content.record).await? => (content, Way::Store),
+                _ => return Ok(None),
+            }
+        }
+        (None, _) => return Ok(None),
+    };
+    place(home, &content)?;
+    Ok(Some(Found {
+        record: content.record,
+        way,
+    }))
+}
+
+/// Whether apps of this very installation are there. A secret that an earlier one has left behind
+/// is nothing to go on with.
+async fn is_in_use(site: &Site, record: &Record) -> Result<bool, Error> {
+    let world = site.world(&record.name).await?;
+    Ok(world
+        .apps
+        .values()
+        .any(|seen| seen.install_id() == Some(record.id.as_str())))
+}
+
+/// Reads the state of a cluster that is being removed, as far as it still is there: without its
+/// keys a cluster can be removed, too.
+pub(super) async fn load_to_remove(
+    site: &Site,
+    store: Option<&Store>,
+    home: &Home,
+    name: &str,
+) -> Result<Option<Found>, Error> {
+    let Some(pointer) = app(site, name).await? else {
+        return Ok(None);
+    };
+    let (content, way) = match (&pointer.secret, store) {
+        (None, _) => (pointer, Way::Env),
+        (Some(path), None) => return Err(Error::NoAccount(path.clone())),
+        (Some(path), Some(store)) => {
+            let whole = secret(store, path).await?;
+            if whole.is_none() {
+                tracing::warn!("the secret {path} is gone: pods end with their nodes");
+            }
+            (whole.unwrap_or(pointer), Way::Store)
+        }
+    };
+    place(home, &content)?;
+    Ok(Some(Found {
+        record: content.record,
+        way,
+    }))
+}
+
+/// Removes from the store what a cluster has there that does not use it, or not any more; with
+/// `id` only what is of that installation. Secrets that are not ours are left alone.
+pub(super) async fn forget(store: &Store, name: &str, id: Option<&str>) -> Result<(), Error> {
+    match secret(store, &store::state(name)).await {
+        Ok(Some(content)) if id.is_none_or(|id| content.record.id == id) => {
+            Ok(store.clear().await?)
+        }
+        Ok(_) | Err(Error::DamagedSecret { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Keeps the state; with a store, there.
+pub(super) async fn save(
+    site: &Site,
+    store: Option<&Store>,
+    home: &Home,
+    record: &Record,
+) -> Result<(), Error> {
+    let whole = Content {
         version: VERSION,
         record: record.clone(),
         keys: keys(&home.pki())?,
         kubeconfig: packaging::files::read_optional(&home.kubeconfig())?
             .and_then(|bytes| String::from_utf8(bytes).ok()),
+        secret: None,
     };
-    let packed = pack(&content);
+    let public = match store {
+        None => whole,
+        Some(store) => {
+            let path = store::state(&record.name);
+            store.put(&path, &pack(&whole)).await?;
+            if let Some(text) = &whole.kubeconfig {
+                store.put(&store::kubeconfig(&record.name), text).await?;
+            }
+            whole.pointing_to(path)
+        }
+    };
+    let packed = pack(&public);
     if packed.len() > LARGEST_PACKED {
         return Err(Error::Large(packed.len()));
     }
@@ -117,10 +239,23 @@ pub(crate) async fn save(site: &Site, home: &Home, record: &Record) -> Result<()
     Ok(())
 }
 
-/// The kubeconfig for people, out of the app that keeps the state; `None` as long as there is none.
-pub(crate) fn kubeconfig_of(app: &Value) -> Result<Option<String>, String> {
+/// Where the administrators' kubeconfig is.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Kubeconfig {
+    /// Here; none as long as the API is not served.
+    Here(Option<String>),
+    /// In this secret of DC/OS' store.
+    Secret(String),
+}
+
+/// What the app that keeps the state, or points to it, says of the kubeconfig for people.
+pub(crate) fn kubeconfig_of(app: &Value) -> Result<Kubeconfig, String> {
     let packed = app["env"][VARIABLE].as_str().unwrap_or_default();
-    Ok(unpack(packed)?.kubeconfig)
+    let content = unpack(packed)?;
+    Ok(match content.secret {
+        Some(_) => Kubeconfig::Secret(store::kubeconfig(&content.record.name)),
+        None => Kubeconfig::Here(content.kubeconfig),
+    })
 }
 
 fn definition(id: &str, install: &str, packed: String) -> Value {
@@ -155,98 +290,4 @@ fn keys(dir: &Path) -> Result<BTreeMap<String, String>, Error> {
         keys.insert(name.to_owned(), text);
     }
     Ok(keys)
-}
-
-fn pack(content: &Content) -> String {
-    let json = serde_json::to_vec(content).expect("texts and numbers have a JSON form");
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-    let packed = encoder
-        .write_all(&json)
-        .and_then(|()| encoder.finish())
-        .expect("writing into memory does not fail");
-    STANDARD.encode(packed)
-}
-
-fn unpack(packed: &str) -> Result<Content, String> {
-    let packed = STANDARD.decode(packed).map_err(|e| e.to_string())?;
-    let mut json = Vec::new();
-    GzDecoder::new(packed.as_slice())
-        .take(LARGEST)
-        .read_to_end(&mut json)
-        .map_err(|e| e.to_string())?;
-    let value: Value = serde_json::from_slice(&json).map_err(|e| e.to_string())?;
-    match value["version"].as_u64() {
-        Some(version) if version > u64::from(VERSION) => {
-            return Err(format!(
-                "it was written by a newer k8sm (version {version})"
-            ));
-        }
-        _ => {}
-    }
-    let content: Content = serde_json::from_value(value).map_err(|e| e.to_string())?;
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    match content
-        .keys
-        .keys()
-        .find(|k| k.starts_with('.') || !k.chars().all(plain))
-    {
-        Some(name) => Err(format!("`{name}` is no name of a file")),
-        None => Ok(content),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn record() -> Record {
-        serde_json::from_value(json!({
-            "version": 1, "id": "i-1", "name": "k", "phase": "installing",
-            "marathon": "http://m", "options": {},
-            "choice": {"etcd_hosts": [], "etcd_storage": "host_path", "api_hosts": [], "pki": "env", "why": []},
-            "first_start_until": 0, "artifacts_url": "http://a",
-            "artifacts": {"version": 1, "files": {}, "components": {}},
-        }))
-        .unwrap()
-    }
-
-    fn content() -> Content {
-        Content {
-            version: VERSION,
-            record: record(),
-            keys: [("ca.key".to_owned(), "secret".to_owned())].into(),
-            kubeconfig: Some("apiVersion: v1".to_owned()),
-        }
-    }
-
-    #[test]
-    fn what_was_kept_is_read_again() {
-        let packed = pack(&content());
-        assert_eq!(unpack(&packed).unwrap(), content());
-        let app = definition("/k-cp/state", "i-1", packed);
-        assert_eq!(app["instances"], 0);
-        assert!(!app.to_string().contains("secret"));
-        assert_eq!(
-            kubeconfig_of(&app).unwrap().as_deref(),
-            Some("apiVersion: v1")
-        );
-    }
-
-    #[test]
-    fn what_is_damaged_newer_or_climbs_out_is_refused() {
-        assert!(unpack("").is_err());
-        assert!(unpack("!").is_err());
-        let packed = pack(&content());
-        assert!(unpack(&packed[..packed.len() / 2]).is_err());
-        let newer = Content {
-            version: 2,
-            ..content()
-        };
-        assert!(unpack(&pack(&newer)).unwrap_err().contains("newer"));
-        let out = Content {
-            keys: [("../x".to_owned(), String::new())].into(),
-            ..content()
-        };
-        assert!(unpack(&pack(&out)).unwrap_err().contains("no name"));
-    }
 }

@@ -99,9 +99,15 @@ impl Accounts {
         self.tokens.sign(&json!({"uid": uid, "exp": exp}))
     }
 
-    /// Whether whoever sends this `Authorization` may come in.
-    fn knows(&self, authorization: Option<&[u8]>) -> bool {
-        self.keys.is_empty() || self.tokens.dcos_user(authorization).is_some()
+    /// Whether there are accounts at all.
+    pub(super) fn any(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
+    /// Who sends this `Authorization`; nobody without a good token.
+    pub(super) fn user(&self, authorization: Option<&HeaderValue>) -> Option<String> {
+        let authorization = authorization.map(HeaderValue::as_bytes);
+        self.tokens.dcos_user(authorization)
     }
 
     /// What DC/OS' own calls of Marathon and Mesos carry; nothing where nobody asks.
@@ -151,13 +157,11 @@ pub(super) async fn guard(
 ) -> Response {
     let headers = request.headers_mut();
     let authorization = headers.get(header::AUTHORIZATION);
-    if !dcos
-        .accounts
-        .knows(authorization.map(HeaderValue::as_bytes))
-    {
+    let closed = dcos.accounts.any();
+    if closed && dcos.accounts.user(authorization).is_none() {
         return unauthorized();
     }
-    if !dcos.accounts.keys.is_empty() && !dcos.accounts.strict {
+    if closed && !dcos.accounts.strict {
         // It is for this door, and for nobody behind it.
         headers.remove(header::AUTHORIZATION);
     }

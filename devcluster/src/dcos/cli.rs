@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use super::auth::Accounts;
+use super::secrets::Secrets;
 use super::{Config, start};
 use crate::cli::{block_on, stop_at_signal};
 use crate::jwt;
@@ -32,6 +33,14 @@ pub struct Args {
     /// File with service accounts, {"<uid>": "<public key, PEM>"}; with it, callers need a token
     #[arg(long, value_name = "FILE")]
     pub service_accounts: Option<PathBuf>,
+    /// Where the secret store keeps its secrets: the --secrets-dir of the agents; without it, or
+    /// without service accounts, there is no secret store, as in open DC/OS
+    #[arg(long, value_name = "DIR")]
+    pub secrets_dir: Option<PathBuf>,
+    /// File with permissions about secrets, {"<uid>": ["dcos:secrets:default:/<path> full"]};
+    /// accounts that are not in it may do everything
+    #[arg(long, value_name = "FILE")]
+    pub secret_permissions: Option<PathBuf>,
     /// Strict mode: tokens are signed by --token-key and handed on to Marathon and the master, which
     /// are to be started with --dcos-token-key
     #[arg(long, requires = "service_accounts", requires = "token_key")]
@@ -67,6 +76,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         }
         None => accounts,
     };
+    let secrets = Secrets::read(args.secrets_dir, args.secret_permissions.as_deref())
+        .context("--secret-permissions")?;
     let config = Config {
         listen: args.listen,
         marathon: args.marathon,
@@ -74,6 +85,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         release: args.release,
         work_dir: args.work_dir,
         accounts,
+        secrets,
         poll: Duration::from_millis(args.uninstall_poll),
     };
     block_on(async {

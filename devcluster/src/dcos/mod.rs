@@ -8,6 +8,7 @@
 //! | `/service/<name>/*` | the task of the app with that `DCOS_SERVICE_NAME` ([`router`]) |
 //! | `/marathon/*`, `/mesos/*` | Marathon and the Mesos master |
 //! | `/acs/api/v1/auth/login` | the login of service accounts ([`auth`]) |
+//! | `/secrets/v1/secret/*` | the secret store ([`secrets`]) |
 //! | `/dcos-metadata/dcos-version.json` | which DC/OS it pretends to be |
 //!
 //! With accounts, every path but the login wants a token. In strict mode the token is handed on to
@@ -27,6 +28,7 @@ mod media;
 mod packages;
 mod repositories;
 mod router;
+pub mod secrets;
 mod uninstall;
 
 use std::net::SocketAddr;
@@ -41,6 +43,7 @@ use tokio_util::sync::CancellationToken;
 use auth::Accounts;
 use marathon::Marathon;
 use repositories::Repositories;
+use secrets::Secrets;
 
 /// How long a call of another program may take.
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
@@ -60,6 +63,8 @@ pub struct Config {
     pub work_dir: PathBuf,
     /// Service accounts. With any, callers of every path but the login need a token.
     pub accounts: Accounts,
+    /// The secret store.
+    pub secrets: Secrets,
     /// Between two looks at a service that removes itself; Cosmos takes ten seconds.
     pub poll: Duration,
 }
@@ -73,6 +78,7 @@ pub(crate) struct Dcos {
     pub http: reqwest::Client,
     pub repositories: Repositories,
     pub accounts: Arc<Accounts>,
+    pub secrets: Secrets,
     pub poll: Duration,
     /// Ends what goes on in the background.
     pub stop: CancellationToken,
@@ -130,6 +136,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
         release: config.release,
         http,
         accounts,
+        secrets: config.secrets,
         poll: config.poll,
         stop: stop.clone(),
     });
@@ -143,7 +150,8 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
 }
 
 fn routes(dcos: Arc<Dcos>) -> Router {
-    let open = Router::new().merge(auth::routes());
+    // The secret store looks at tokens itself: it wants to know whose they are.
+    let open = Router::new().merge(auth::routes()).merge(secrets::routes());
     let guarded = Router::new()
         .merge(cosmos::routes())
         .merge(router::routes())

@@ -39,6 +39,7 @@ impl Dcos {
             release: "2.1".to_owned(),
             work_dir: world.work_dir().join("dcos"),
             accounts: Accounts::default(),
+            secrets: Default::default(),
             poll: Duration::from_millis(100),
         };
         let running = start(config, stop.clone()).await.unwrap();
@@ -336,6 +337,7 @@ async fn with_service_accounts_only_who_has_logged_in_comes_in() {
         release: "2.1".to_owned(),
         work_dir: dir.path().to_owned(),
         accounts: Accounts::new(&accounts, Duration::from_secs(60)).unwrap(),
+        secrets: Default::default(),
         poll: Duration::from_millis(100),
     };
     let running = start(config, stop.clone()).await.unwrap();

@@ -81,6 +81,10 @@ pub enum PkiDelivery {
     Secrets {
         /// `kubernetes`: the API servers' keys are the secret `kubernetes/pki-apiserver`.
         path: String,
+        /// SHA-256 of what each secret holds, for who puts it there: an app whose keys change
+        /// changes with them, and Marathon starts it again. Empty where an operator brings them.
+        #[serde(default)]
+        digests: BTreeMap<Component, String>,
     },
     /// Files `<component>.json` in this directory of the agents.
     File {
@@ -102,7 +106,7 @@ pub enum PkiDelivery {
 impl std::fmt::Debug for PkiDelivery {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Secrets { path } => f.debug_struct("Secrets").field("path", path).finish(),
+            Self::Secrets { path, .. } => f.debug_struct("Secrets").field("path", path).finish(),
             Self::File { directory } => f
                 .debug_struct("File")
                 .field("directory", directory)

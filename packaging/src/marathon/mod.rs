@@ -26,8 +26,8 @@ pub use app::{App, AppId, BadAppId};
 pub use facts::{AgentHost, Artifact, EtcdStorage, Facts, PkiDelivery};
 pub use lint::{Finding, lint};
 pub use render::{
-    COMPONENT_LABEL, KUBERNETES_LABEL, RenderError, VERSION_LABEL, app_id, containerizer,
-    framework_run, image, image_name, programs, render,
+    COMPONENT_LABEL, KUBERNETES_LABEL, PKI_LABEL, RenderError, VERSION_LABEL, app_id,
+    containerizer, framework_run, image, image_name, pki_secret, programs, render,
 };
 
 #[cfg(test)]

@@ -21,6 +21,8 @@ pub const COMPONENT_LABEL: &str = "K8SM_COMPONENT";
 pub const VERSION_LABEL: &str = "K8SM_VERSION";
 /// Label of every app: version of Kubernetes.
 pub const KUBERNETES_LABEL: &str = "K8SM_KUBERNETES_VERSION";
+/// Label of apps whose keys are secrets that k8sm stores: their SHA-256.
+pub const PKI_LABEL: &str = "K8SM_PKI_SHA256";
 /// Oldest Marathon: before it, apps are written down in another way and lose volumes.
 const OLDEST_MARATHON: (u32, u32) = (1, 5);
 /// The first Marathon whose apps have a role.
@@ -166,6 +168,11 @@ pub fn app_id(cluster: &str, component: Component) -> Result<AppId, super::BadAp
         Component::Framework => format!("/{cluster}"),
         other => format!("/{cluster}-cp/{other}"),
     })
+}
+
+/// The secret with a component's keys, below a path of the store.
+pub fn pki_secret(path: &str, component: Component) -> String {
+    format!("{path}/pki-{component}")
 }
 
 /// Programs that a component's task needs besides `k8sm`, by file name.
@@ -363,8 +370,11 @@ impl Cluster<'_> {
     /// How the app gets its keys.
     fn keys(&self, app: &mut App, component: Component) -> Result<(), RenderError> {
         match &self.facts.pki {
-            PkiDelivery::Secrets { path } => {
-                self.secret(app, PKI_ENV, "pki", &format!("{path}/pki-{component}"));
+            PkiDelivery::Secrets { path, digests } => {
+                self.secret(app, PKI_ENV, "pki", &pki_secret(path, component));
+                if let Some(digest) = digests.get(&component) {
+                    app.labels.insert(PKI_LABEL.to_owned(), digest.clone());
+                }
             }
             PkiDelivery::Env { bundles } => {
                 let bundle = bundles

@@ -1,6 +1,9 @@
 //! The package of DC/OS: added, installed, hurt, changed and removed by the calls of the `dcos`
-//! command, through devcluster's Cosmos.
+//! command, through devcluster's Cosmos. As on DC/OS Enterprise the package is a service account,
+//! with just the permissions that the documentation names, and keys are in the secret store.
 
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -12,10 +15,20 @@ use crate::support::{Cluster, Running};
 /// Seconds. From a call to everything that follows from it.
 const PATIENCE: u64 = 240;
 
+/// Who operates DC/OS, and who the package is.
+const ACCOUNTS: [&str; 2] = ["operator", "kubernetes"];
+/// What the latter may do with secrets.
+const PERMISSIONS: [&str; 2] = [
+    "dcos:secrets:default:/kubernetes/* full",
+    "dcos:secrets:default:/kubernetes-cp/* full",
+];
+
 /// DC/OS before a site, and a server of the package.
 struct Dcos<'a> {
     cluster: &'a Cluster,
     url: String,
+    /// The operator's.
+    token: String,
     repository: String,
     _processes: Vec<Running>,
 }
@@ -28,6 +41,9 @@ impl<'a> Dcos<'a> {
         let ports = free_ports(2);
         let at = |port: u16| format!("{}:{port}", site.address);
         let work_dir = cluster.dir().join("dcos").display().to_string();
+        let url = format!("http://{}", at(ports[0]));
+        let key = accounts(cluster, &url);
+        let file = |name: &str| cluster.dir().join(name).display().to_string();
         let start = |name: &str, args: &[&str]| {
             let log = std::fs::File::create(cluster.dir().join(format!("{name}.log"))).unwrap();
             let mut command = cluster.command(args);
@@ -42,6 +58,9 @@ impl<'a> Dcos<'a> {
                 &format!("--mesos=http://{}", site.master),
                 &format!("--listen={}", at(ports[0])),
                 &format!("--work-dir={work_dir}"),
+                &format!("--service-accounts={}", file("accounts.json")),
+                &format!("--secret-permissions={}", file("permissions.json")),
+                &format!("--secrets-dir={}", secrets(cluster).display()),
                 "--uninstall-poll=500",
             ],
         );
@@ -54,12 +73,22 @@ impl<'a> Dcos<'a> {
                 &format!("--listen={}", at(ports[1])),
             ],
         );
-        let here = Self {
+        let mut here = Self {
             cluster,
-            url: format!("http://{}", at(ports[0])),
+            url,
+            token: String::new(),
             repository: format!("http://{}/repo", at(ports[1])),
             _processes: vec![dcos, package],
         };
+        let operator = account(ACCOUNTS[0], &key, &here.url);
+        cluster.wait("DC/OS lets the operator in", 60, || {
+            let operator = cli::service_account::Account::parse(&operator);
+            let login = async { operator.unwrap().unwrap().login().await };
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            let token = runtime.block_on(login).map(|token| token.value);
+            here.token = token.unwrap_or_default();
+            !here.token.is_empty()
+        });
         cluster.wait("DC/OS answers", 60, || {
             here.call("package", "repository/list", &json!({})).is_ok()
         });
@@ -76,6 +105,7 @@ impl<'a> Dcos<'a> {
             .args(["-sS", "--max-time", "30", "-w", "\n%{http_code}"])
             .arg(format!("-HContent-Type: {}", kind("request")))
             .arg(format!("-HAccept: {}", kind("response")))
+            .arg(format!("-HAuthorization: token={}", self.token))
             .arg(format!("-d{body}"))
             .arg(format!("{}/{family}/{name}", self.url))
             .output()
@@ -100,6 +130,7 @@ impl<'a> Dcos<'a> {
             .cluster
             .command(&all)
             .env("DCOS_URL", &self.url)
+            .env("DCOS_ACS_TOKEN", &self.token)
             .output()
             .unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -117,6 +148,94 @@ impl<'a> Dcos<'a> {
             said.starts_with("everything runs") && said.contains("nodes")
         });
     }
+}
+
+/// Where the secret store and the agent have the secrets.
+fn secrets(cluster: &Cluster) -> PathBuf {
+    cluster.dir().join("secrets")
+}
+
+/// Paths of the secrets that there are.
+fn stored(dir: &Path) -> Vec<String> {
+    let output = Command::new("find")
+        .args(["-type", "f", "-printf", "%P\\n"])
+        .current_dir(dir)
+        .output()
+        .unwrap();
+    let mut all: Vec<String> = String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    all.sort();
+    all
+}
+
+/// Makes the service accounts and the package's secret; returns the key that all of them have.
+fn accounts(cluster: &Cluster, url: &str) -> String {
+    let openssl = |args: &[&str], input: &str| {
+        let mut child = Command::new("openssl")
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(input.as_bytes()).unwrap();
+        drop(stdin);
+        String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
+    };
+    let bits = "rsa_keygen_bits:2048";
+    let key = openssl(&["genpkey", "-algorithm", "RSA", "-pkeyopt", bits], "");
+    let public = openssl(&["rsa", "-pubout"], &key);
+    let write = |name: &str, content: Value| {
+        std::fs::write(cluster.dir().join(name), content.to_string()).unwrap();
+    };
+    let keys: serde_json::Map<String, Value> = ACCOUNTS
+        .iter()
+        .map(|name| ((*name).to_owned(), json!(public)))
+        .collect();
+    write("accounts.json", keys.into());
+    write("permissions.json", json!({ACCOUNTS[1]: PERMISSIONS}));
+    let own = secrets(cluster).join("kubernetes");
+    std::fs::create_dir_all(&own).unwrap();
+    std::fs::write(own.join("sa"), account(ACCOUNTS[1], &key, url)).unwrap();
+    key
+}
+
+/// The secret of a service account.
+fn account(uid: &str, key: &str, url: &str) -> String {
+    let endpoint = format!("{url}/acs/api/v1/auth/login");
+    json!({"uid": uid, "scheme": "RS256", "private_key": key, "login_endpoint": endpoint})
+        .to_string()
+}
+
+/// Whoever reads Marathon's apps and Mesos' state learns no key.
+fn no_key_is_shown(cluster: &Cluster, site: &Site) {
+    let kept = site.get("/v2/apps/kubernetes-cp/state");
+    let packed = kept["app"]["env"]["K8SM_STATE"].as_str().unwrap();
+    std::fs::write(cluster.dir().join("state.packed"), packed).unwrap();
+    let unpacked = Command::new("sh")
+        .args(["-c", "base64 -d state.packed | gunzip"])
+        .current_dir(cluster.dir())
+        .output()
+        .unwrap();
+    let unpacked = String::from_utf8(unpacked.stdout).unwrap();
+    assert!(unpacked.contains("etcd_hosts"), "the record: {unpacked}");
+    for (what, text) in [
+        ("apps", site.get("/v2/apps").to_string()),
+        ("the state app", unpacked),
+        ("Mesos' state", site.state().to_string()),
+        ("Mesos' executors", site.executors()),
+    ] {
+        for secret in ["PRIVATE KEY", "client-key-data", "secretbox"] {
+            assert!(!text.contains(secret), "{what} show {secret}");
+        }
+    }
+    let stored = secrets(cluster).join("kubernetes-cp/pki-apiserver");
+    let keys = std::fs::read_to_string(stored).unwrap();
+    assert!(keys.contains("PRIVATE KEY") && keys.contains("secretbox"));
 }
 
 /// `a.b=c` as `{"a": {"b": "c"}}`.
@@ -164,7 +283,12 @@ fn the_package_is_installed_hurt_changed_and_removed_through_cosmos() {
         ("nodes.run_dir".to_owned(), dir("run")),
         ("nodes.min".to_owned(), json!(1)),
         ("marathon.backoff".to_owned(), json!(1)),
-        ("marathon.url".to_owned(), json!(site.marathon)),
+        (
+            "marathon.url".to_owned(),
+            json!(format!("{}/marathon", dcos.url)),
+        ),
+        ("service.principal".to_owned(), json!("kubernetes")),
+        ("service.secret_name".to_owned(), json!("kubernetes/sa")),
         ("mesos.master".to_owned(), json!(site.master)),
         ("images.executor".to_owned(), json!("image")),
         ("images.repository".to_owned(), json!("k8s.mesosphere.io")),
@@ -181,6 +305,20 @@ fn the_package_is_installed_hurt_changed_and_removed_through_cosmos() {
     let install = json!({"packageName": "kubernetes", "options": nested(&options)});
     dcos.package("install", &install);
     dcos.runs("the package's cluster runs");
+
+    assert!(
+        dcos.plugin(&["status"])
+            .unwrap()
+            .contains("in DC/OS' secret store")
+    );
+    no_key_is_shown(&cluster, &site);
+    let keys = stored(&secrets(&cluster));
+    assert_eq!(
+        keys.join(" "),
+        "kubernetes-cp/pki-apiserver kubernetes-cp/pki-controller-manager \
+         kubernetes-cp/pki-etcd-0 kubernetes-cp/pki-proxy \
+         kubernetes/k8sm-kubeconfig kubernetes/k8sm-state kubernetes/sa"
+    );
 
     let file = cluster.dir().join("kubeconfig-of-dcos");
     dcos.plugin(&["kubeconfig", "--path", file.to_str().unwrap()])
@@ -218,7 +356,11 @@ fn the_package_is_installed_hurt_changed_and_removed_through_cosmos() {
     assert_eq!(container(), pod);
 
     let change = cluster.dir().join("change.json");
-    let wanted = json!({"controller_manager": {"mem": 600}});
+    let wanted = json!({
+        "controller_manager": {"mem": 600}, "apiserver": {"names": ["api.example.org"]},
+    });
+    let serves = || std::fs::read_to_string(secrets(&cluster).join("kubernetes-cp/pki-apiserver"));
+    let before = serves().unwrap();
     std::fs::write(&change, wanted.to_string()).unwrap();
     dcos.plugin(&["update", "--options", change.to_str().unwrap()])
         .unwrap();
@@ -228,6 +370,11 @@ fn the_package_is_installed_hurt_changed_and_removed_through_cosmos() {
     });
     dcos.runs("the changed cluster runs");
     assert_eq!(container(), pod);
+    assert_ne!(serves().unwrap(), before, "a certificate for the new name");
+    let other = "--tls-server-name=api.example.org";
+    let named = kubectl(&["get", "--raw=/readyz", other]);
+    assert!(named.is_ok(), "the API server has got it: {named:?}");
+    no_key_is_shown(&cluster, &site);
 
     dcos.package("uninstall", &json!({"packageName": "kubernetes"}));
     // DC/OS deletes the app when its plan is complete; its task ends after that.
@@ -235,6 +382,7 @@ fn the_package_is_installed_hurt_changed_and_removed_through_cosmos() {
         site.apps().is_empty() && site.held().is_empty()
     });
     nothing_is_left(&site);
+    assert_eq!(stored(&secrets(&cluster)), ["kubernetes/sa"]);
     assert!(!cluster.dir().join("etcd/kubernetes").exists());
     drop(dcos);
     drop(site);

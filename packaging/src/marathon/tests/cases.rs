@@ -37,6 +37,7 @@ pub fn case(name: &str) -> (Options, Facts) {
         }
         "secrets" => {
             facts.pki = PkiDelivery::Secrets {
+                digests: Default::default(),
                 path: "kubernetes".to_owned(),
             };
             "{service: {principal: kubernetes, secret_name: kubernetes/mesos}, pki: {source: secrets}}"
@@ -92,6 +93,7 @@ pub fn case(name: &str) -> (Options, Facts) {
         "dcos_package" => {
             facts.one_app = true;
             facts.pki = PkiDelivery::Secrets {
+                digests: Default::default(),
                 path: "prod/kubernetes".to_owned(),
             };
             "{service: {name: k8s-prod, principal: k8s-prod, secret_name: prod/kubernetes/sa}, nodes: {min: 3}}"

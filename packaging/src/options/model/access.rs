@@ -11,7 +11,8 @@ group! {
         /// everybody who may read Marathon's apps can read; `auto`: `secrets` where Marathon has
         /// them, else `env`.
         source: String = "auto".to_owned(), [one_of(&["auto", "secrets", "file", "uri", "env"])];
-        /// Path in the secret store below which the secrets are; empty: `service.name`.
+        /// Path in the secret store below which the secrets are; empty: `service.name`, and for
+        /// the DC/OS package, which stores them itself, `<service.name>-cp`.
         secret_path: String = String::new(), [optional(), format(Format::SecretPath), advanced()];
         /// Directory on the agents with one file per component, `<component>.json`, for `file`.
         file: String = String::new(), [optional(), format(Format::Path)];
