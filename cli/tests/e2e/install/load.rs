@@ -138,9 +138,8 @@ impl Doors {
             self.next = (self.next + 1) % self.doors.len();
             let (address, connection) = &mut self.doors[self.next];
             let trying = attempt(&self.tls, *address, connection, method, path, body);
-            let tried = self
-                .runtime
-                .block_on(tokio::time::timeout(PATIENCE, trying));
+            let tried = async { tokio::time::timeout(PATIENCE, trying).await };
+            let tried = self.runtime.block_on(tried);
             if !self.kept {
                 *connection = None;
             }
