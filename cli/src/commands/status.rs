@@ -70,7 +70,10 @@ pub fn run(paths: &Paths, format: StatusFormat) -> Result<ExitCode, Error> {
     };
     // Only root may read them, and who cannot is told nothing.
     let due = renewal::due_now(paths).unwrap_or_default();
-    let warnings = warnings(facts::space_free(paths.state()), paths, &due);
+    let mut warnings = warnings(facts::space_free(paths.state()), paths, &due);
+    if apps.is_some() && api_ready {
+        warnings.extend(rollout(paths, &settings));
+    }
     let text = match format {
         StatusFormat::Text => {
             let found = Found {
@@ -123,6 +126,17 @@ fn is_ready(reports: &[Report], name: &str) -> bool {
     reports
         .iter()
         .any(|r| r.name == name && r.stage == Stage::Ready)
+}
+
+/// What there is to say about nodes that are brought to another revision, or are kept from it.
+fn rollout(paths: &Paths, settings: &Settings) -> Option<String> {
+    let home = Home::new(Some(&paths.installed()), &settings.name).ok()?;
+    let asked = async {
+        let asked = installed::about_nodes(&home);
+        tokio::time::timeout(API_PATIENCE, asked).await.ok()?
+    };
+    let about = runtime().ok()?.block_on(asked)?;
+    Some(format!("nodes: {about}"))
 }
 
 /// The apps that the control plane is.

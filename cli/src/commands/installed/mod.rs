@@ -29,7 +29,7 @@ pub use create::{install, put};
 pub use doctor::doctor;
 pub use files::{completion, man, options, render};
 pub use lifecycle::{start, stop, uninstall};
-pub use status::{AppLine, app_table, apps, are_healthy, status};
+pub use status::{AppLine, about_nodes, app_table, apps, are_healthy, status};
 pub use upgrade::upgrade;
 
 use session::Session;

@@ -173,6 +173,12 @@ async fn api(home: &Home) -> (String, Option<(usize, usize)>) {
     }
 }
 
+/// What there is to say about nodes of an installation that are not all of one revision.
+pub async fn about_nodes(home: &Home) -> Option<String> {
+    let record = home.existing().ok()?;
+    about(&rollout(home, &record).await?)
+}
+
 pub(super) async fn rollout(home: &Home, record: &Record) -> Option<Progress> {
     let rolling = Rolling::connect(home, &record.name).await.ok()?;
     rolling.read().await.ok()?.1

@@ -40,6 +40,7 @@ pub(super) async fn write(
     let deployments = site.marathon.deployments().await?;
     let (nodes, warnings) = kubernetes(home).await;
     let parts = [
+        ("k8sm.json", json!({"version": env!("CARGO_PKG_VERSION")})),
         ("findings.json", json!(findings)),
         ("status.json", json!(status)),
         ("apps.json", json!(apps)),
