@@ -42,10 +42,13 @@ fn credentials(marathon: &marathon::Credentials) -> Credentials {
     }
     let token = match marathon {
         marathon::Credentials::TokenFile(path) => SecretSource::File(path.clone()),
-        marathon::Credentials::Token(token) => SecretSource::Value(Secret::new(token)),
-        marathon::Credentials::None | marathon::Credentials::Basic { .. } => {
-            return Credentials::None;
+        // Another Marathon's token is nothing for Mesos.
+        marathon::Credentials::Token(token)
+            if std::env::var("DCOS_ACS_TOKEN").is_ok_and(|dcos| dcos == *token) =>
+        {
+            SecretSource::Value(Secret::new(token))
         }
+        _ => return Credentials::None,
     };
     Credentials::Token { token }
 }

@@ -1,64 +1,55 @@
-//! The package of DC/OS: added, installed, hurt, changed and removed by the calls of the `dcos`
-//! command, through devcluster's Cosmos.
+//! The package of DC/OS in strict mode: added, installed, hurt, changed and removed by the calls of
+//! the `dcos` command, through devcluster's Cosmos, with tokens that end many times meanwhile.
 
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use devcluster::jwt;
 use serde_json::{Value, json};
 
 use super::nothing_is_left;
 use super::site::{LITTLE, PORTS, Site, finished, free_ports, kubectl_with, ready_container};
+use super::strict;
 use crate::support::{Cluster, Running};
 
 /// Seconds. From a call to everything that follows from it.
-const PATIENCE: u64 = 240;
+pub const PATIENCE: u64 = 240;
 
-/// DC/OS before a site, and a server of the package.
-struct Dcos<'a> {
+/// DC/OS before a site, as an operator sees it, and a server of the package.
+pub struct Dcos<'a> {
     cluster: &'a Cluster,
     url: String,
+    token: String,
     repository: String,
-    _processes: Vec<Running>,
+    _package: Running,
 }
 
 impl<'a> Dcos<'a> {
-    fn start(cluster: &'a Cluster, site: &Site) -> Self {
+    pub fn start(cluster: &'a Cluster, site: &Site) -> Self {
         let artifacts = cluster.dir().join("artifacts").display().to_string();
         let build = ["artifacts", "build", &artifacts];
         finished(cluster.command(&build), &build);
-        let ports = free_ports(2);
-        let at = |port: u16| format!("{}:{port}", site.address);
-        let work_dir = cluster.dir().join("dcos").display().to_string();
+        let listen = format!("{}:{}", site.address, free_ports(1)[0]);
         let start = |name: &str, args: &[&str]| {
             let log = std::fs::File::create(cluster.dir().join(format!("{name}.log"))).unwrap();
             let mut command = cluster.command(args);
             Running(command.stdout(Stdio::null()).stderr(log).spawn().unwrap())
         };
-        let dcos = start(
-            "dcos",
-            &[
-                "dev",
-                "dcos",
-                &format!("--marathon={}", site.marathon),
-                &format!("--mesos=http://{}", site.master),
-                &format!("--listen={}", at(ports[0])),
-                &format!("--work-dir={work_dir}"),
-                "--uninstall-poll=500",
-            ],
-        );
         let package = start(
             "package",
             &[
                 "package",
                 "serve",
                 &format!("--artifacts={artifacts}"),
-                &format!("--listen={}", at(ports[1])),
+                &format!("--listen={listen}"),
             ],
         );
         let here = Self {
             cluster,
-            url: format!("http://{}", at(ports[0])),
-            repository: format!("http://{}/repo", at(ports[1])),
-            _processes: vec![dcos, package],
+            url: site.dcos.clone(),
+            token: site.strict.as_ref().expect("strict mode").operator(),
+            repository: format!("http://{listen}/repo"),
+            _package: package,
         };
         cluster.wait("DC/OS answers", 60, || {
             here.call("package", "repository/list", &json!({})).is_ok()
@@ -74,6 +65,7 @@ impl<'a> Dcos<'a> {
         };
         let output = Command::new("curl")
             .args(["-sS", "--max-time", "30", "-w", "\n%{http_code}"])
+            .arg(format!("-HAuthorization: token={}", self.token))
             .arg(format!("-HContent-Type: {}", kind("request")))
             .arg(format!("-HAccept: {}", kind("response")))
             .arg(format!("-d{body}"))
@@ -87,7 +79,7 @@ impl<'a> Dcos<'a> {
         }
     }
 
-    fn package(&self, name: &str, body: &Value) -> Value {
+    pub fn package(&self, name: &str, body: &Value) -> Value {
         self.call("package", name, body)
             .unwrap_or_else(|error| panic!("package/{name}: {error}"))
     }
@@ -100,6 +92,7 @@ impl<'a> Dcos<'a> {
             .cluster
             .command(&all)
             .env("DCOS_URL", &self.url)
+            .env("DCOS_ACS_TOKEN", &self.token)
             .output()
             .unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -111,12 +104,87 @@ impl<'a> Dcos<'a> {
 
     /// Waits until the framework itself says that everything runs.
     fn runs(&self, what: &str) {
-        let mut said = String::new();
-        self.cluster.wait(what, PATIENCE, || {
-            said = self.plugin(&["status"]).unwrap_or_else(|error| error);
-            said.starts_with("everything runs") && said.contains("nodes")
-        });
+        self.cluster
+            .wait(what, PATIENCE, || self.says_that_it_runs());
     }
+
+    /// Whether it says so now.
+    pub fn says_that_it_runs(&self) -> bool {
+        let said = self.plugin(&["status"]).unwrap_or_default();
+        said.starts_with("everything runs") && said.contains("nodes")
+    }
+
+    /// Makes the package known.
+    pub fn add_repository(&self) {
+        let repository = json!({"name": "k8sm", "uri": self.repository, "index": 0});
+        self.package("repository/add", &repository);
+    }
+
+    /// `dcos kubernetes kubeconfig`; returns the file.
+    pub fn kubeconfig(&self) -> PathBuf {
+        let file = self.cluster.dir().join("kubeconfig-of-dcos");
+        self.plugin(&["kubeconfig", "--path", file.to_str().unwrap()])
+            .unwrap();
+        file
+    }
+
+    /// `dcos kubernetes update`.
+    pub fn update(&self, wanted: &Value) {
+        let change = self.cluster.dir().join("change.json");
+        std::fs::write(&change, wanted.to_string()).unwrap();
+        self.plugin(&["update", "--options", change.to_str().unwrap()])
+            .unwrap();
+    }
+}
+
+/// DC/OS without the package, and the options that this machine wants.
+pub struct Begun {
+    pub site: Site,
+    pub options: Value,
+}
+
+impl Begun {
+    pub fn new(cluster: &Cluster) -> Self {
+        let ports = free_ports(PORTS.len());
+        let images = cluster.dir().join("images");
+        let build = [
+            "images",
+            "build",
+            images.to_str().unwrap(),
+            "k8sm-executor",
+            "--no-compress",
+        ];
+        finished(cluster.command(&build), &build);
+        let site = Site::start_offering(cluster, &ports, &images);
+        let options = nested(&options(cluster, &site, &ports));
+        Self { site, options }
+    }
+}
+
+fn options(cluster: &Cluster, site: &Site, ports: &[u16]) -> Vec<(String, Value)> {
+    let mut options: Vec<(String, Value)> = PORTS
+        .iter()
+        .zip(ports)
+        .map(|(name, port)| ((*name).to_owned(), json!(port)))
+        .collect();
+    options.extend(LITTLE.map(|option| (option.to_owned(), json!(0.1))));
+    let dir = |name: &str| json!(cluster.dir().join(name));
+    options.extend([
+        ("etcd.count".to_owned(), json!(1)),
+        ("apiserver.instances".to_owned(), json!(1)),
+        ("etcd.host_path".to_owned(), dir("etcd")),
+        ("nodes.data_dir".to_owned(), dir("node")),
+        ("nodes.run_dir".to_owned(), dir("run")),
+        ("nodes.min".to_owned(), json!(1)),
+        ("marathon.backoff".to_owned(), json!(1)),
+        ("marathon.url".to_owned(), json!(site.marathon)),
+        ("mesos.master".to_owned(), json!(site.master)),
+        ("service.principal".to_owned(), json!("kubernetes")),
+        ("service.secret_name".to_owned(), json!(strict::SECRET)),
+        ("images.executor".to_owned(), json!("image")),
+        ("images.repository".to_owned(), json!("k8s.mesosphere.io")),
+    ]);
+    options
 }
 
 /// `a.b=c` as `{"a": {"b": "c"}}`.
@@ -137,54 +205,23 @@ fn nested(options: &[(String, Value)]) -> Value {
 #[test]
 fn the_package_is_installed_hurt_changed_and_removed_through_cosmos() {
     let cluster = Cluster::prepare(&[]);
-    let ports = free_ports(PORTS.len());
-    let images = cluster.dir().join("images");
-    let build = [
-        "images",
-        "build",
-        images.to_str().unwrap(),
-        "k8sm-executor",
-        "--no-compress",
-    ];
-    finished(cluster.command(&build), &build);
-    let site = Site::start_offering(&cluster, &ports, &images);
+    let Begun { mut site, options } = Begun::new(&cluster);
+    let strict = site.strict.as_ref().expect("strict mode");
+    strict.shut(&site.master, &site.marathon);
     let dcos = Dcos::start(&cluster, &site);
-    let mut options: Vec<(String, Value)> = PORTS
-        .iter()
-        .zip(&ports)
-        .map(|(name, port)| ((*name).to_owned(), json!(port)))
-        .collect();
-    options.extend(LITTLE.map(|option| (option.to_owned(), json!(0.1))));
-    let dir = |name: &str| json!(cluster.dir().join(name));
-    options.extend([
-        ("etcd.count".to_owned(), json!(1)),
-        ("apiserver.instances".to_owned(), json!(1)),
-        ("etcd.host_path".to_owned(), dir("etcd")),
-        ("nodes.data_dir".to_owned(), dir("node")),
-        ("nodes.run_dir".to_owned(), dir("run")),
-        ("nodes.min".to_owned(), json!(1)),
-        ("marathon.backoff".to_owned(), json!(1)),
-        ("marathon.url".to_owned(), json!(site.marathon)),
-        ("mesos.master".to_owned(), json!(site.master)),
-        ("images.executor".to_owned(), json!("image")),
-        ("images.repository".to_owned(), json!("k8s.mesosphere.io")),
-    ]);
 
-    let repository = json!({"name": "k8sm", "uri": dcos.repository, "index": 0});
-    dcos.package("repository/add", &repository);
+    dcos.add_repository();
     let found = dcos.package("search", &json!({"query": "kube"}));
     assert_eq!(found["packages"][0]["name"], "kubernetes", "{found}");
     let wrong = json!({"packageName": "kubernetes", "options": {"etcd": {"count": 2}}});
     let refused = dcos.call("package", "install", &wrong).unwrap_err();
     assert!(refused.contains("count"), "{refused}");
     assert!(site.apps().is_empty(), "nothing is half installed");
-    let install = json!({"packageName": "kubernetes", "options": nested(&options)});
+    let install = json!({"packageName": "kubernetes", "options": options});
     dcos.package("install", &install);
     dcos.runs("the package's cluster runs");
 
-    let file = cluster.dir().join("kubeconfig-of-dcos");
-    dcos.plugin(&["kubeconfig", "--path", file.to_str().unwrap()])
-        .unwrap();
+    let file = dcos.kubeconfig();
     let kubectl = |args: &[&str]| kubectl_with(&file, args);
     let image = format!("--image={}", cli::cluster::prepare::PAUSE_IMAGE);
     // The controller manager may not have made the namespace's account yet.
@@ -217,11 +254,29 @@ fn the_package_is_installed_hurt_changed_and_removed_through_cosmos() {
     assert_eq!(others(), apps, "no app was changed");
     assert_eq!(container(), pod);
 
-    let change = cluster.dir().join("change.json");
-    let wanted = json!({"controller_manager": {"mem": 600}});
-    std::fs::write(&change, wanted.to_string()).unwrap();
-    dcos.plugin(&["update", "--options", change.to_str().unwrap()])
-        .unwrap();
+    // The master comes back without its streams. After its first token has ended, the very same task
+    // subscribes anew.
+    let task = site.tasks("/kubernetes");
+    let token = || {
+        let (_, sandbox) = site.processes(&task[0], "k8sm").pop()?;
+        std::fs::read_to_string(sandbox.join("installation/account-token")).ok()
+    };
+    let first = token().expect("a token");
+    let ended = || strict::key(&cluster).claims(&first, jwt::now()).is_err();
+    cluster.wait("the first token has ended", 60, ended);
+    let now = token().expect("a token");
+    assert!(now != first, "it was renewed");
+    site.restart_master(&cluster);
+    cluster.wait("both frameworks are back", PATIENCE, || {
+        let mut frameworks = site.frameworks();
+        frameworks.sort();
+        frameworks == ["kubernetes", "marathon"]
+    });
+    dcos.runs("the framework runs with the new master");
+    assert_eq!(site.tasks("/kubernetes"), task);
+    assert_eq!(container(), pod);
+
+    dcos.update(&json!({"controller_manager": {"mem": 600}}));
     cluster.wait("the controller manager has its memory", PATIENCE, || {
         let app = site.get("/v2/apps/kubernetes-cp/controller-manager");
         app["app"]["mem"] == 600.0 && app["app"]["tasksHealthy"] == 1

@@ -3,7 +3,9 @@
 
 mod dcos;
 mod hurt;
+mod one_app;
 mod site;
+mod strict;
 
 use std::time::Instant;
 
