@@ -315,6 +315,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn mesos_gets_the_token_of_dcos_and_no_password_of_marathons() {
+        let file = marathon::Credentials::TokenFile("/sandbox/token".into());
+        let Credentials::Token {
+            token: SecretSource::File(path),
+        } = credentials(&file)
+        else {
+            panic!("no token");
+        };
+        assert_eq!(path, std::path::Path::new("/sandbox/token"));
+        let basic = marathon::Credentials::Basic {
+            user: "u".to_owned(),
+            password: "p".to_owned(),
+        };
+        assert!(matches!(credentials(&basic), Credentials::None));
+        let others = marathon::Credentials::Token("another Marathon's".to_owned());
+        assert!(matches!(credentials(&others), Credentials::None));
+    }
+
+    #[test]
     fn an_agents_address_is_in_its_pid() {
         assert_eq!(
             address("slave(1)@192.0.2.1:5051"),
