@@ -42,10 +42,13 @@ fn credentials(marathon: &marathon::Credentials) -> Credentials {
     }
     let token = match marathon {
         marathon::Credentials::TokenFile(path) => SecretSource::File(path.clone()),
-        marathon::Credentials::Token(token) => SecretSource::Value(Secret::new(token)),
-        marathon::Credentials::None | marathon::Credentials::Basic { .. } => {
-            return Credentials::None;
+        // Another Marathon's token is nothing for Mesos.
+        marathon::Credentials::Token(token)
+            if std::env::var("DCOS_ACS_TOKEN").is_ok_and(|dcos| dcos == *token) =>
+        {
+            SecretSource::Value(Secret::new(token))
         }
+        _ => return Credentials::None,
     };
     Credentials::Token { token }
 }
@@ -310,6 +313,25 @@ fn address(pid: &str) -> Option<Ipv4Addr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mesos_gets_the_token_of_dcos_and_no_password_of_marathons() {
+        let file = marathon::Credentials::TokenFile("/sandbox/token".into());
+        let Credentials::Token {
+            token: SecretSource::File(path),
+        } = credentials(&file)
+        else {
+            panic!("no token");
+        };
+        assert_eq!(path, std::path::Path::new("/sandbox/token"));
+        let basic = marathon::Credentials::Basic {
+            user: "u".to_owned(),
+            password: "p".to_owned(),
+        };
+        assert!(matches!(credentials(&basic), Credentials::None));
+        let others = marathon::Credentials::Token("another Marathon's".to_owned());
+        assert!(matches!(credentials(&others), Credentials::None));
+    }
 
     #[test]
     fn an_agents_address_is_in_its_pid() {

@@ -410,6 +410,34 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_token_in_a_file_is_read_for_each_call() {
+        let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let kept = Arc::clone(&seen);
+        let router = axum::Router::new().fallback(move |headers: axum::http::HeaderMap| {
+            let token = headers["authorization"].to_str().unwrap().to_owned();
+            kept.lock().unwrap().push(token);
+            async { "{}" }
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("token");
+        let client = Client::new(&Config {
+            url,
+            credentials: Credentials::TokenFile(file.clone()),
+            ..Config::default()
+        });
+        let client = client.unwrap();
+        assert!(client.delete("/a", false).await.is_err(), "no file yet");
+        for token in ["one", "two"] {
+            std::fs::write(&file, token).unwrap();
+            client.delete("/a", false).await.unwrap();
+        }
+        assert_eq!(*seen.lock().unwrap(), ["token=one", "token=two"]);
+    }
+
     #[test]
     fn credentials_are_never_printed() {
         let basic = Credentials::Basic {

@@ -134,6 +134,8 @@ pub fn run(args: Args, keep_token: KeepToken) -> anyhow::Result<()> {
     block_on(async {
         let stop = stop_at_signal()?;
         if let Some(account) = account {
+            std::fs::create_dir_all(&config.work_dir)
+                .with_context(|| format!("make {}", config.work_dir.display()))?;
             let login = keep_token(account, token_file(&config.work_dir));
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),

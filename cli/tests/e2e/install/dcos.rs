@@ -1,94 +1,57 @@
-//! The package of DC/OS: added, installed, hurt, changed and removed by the calls of the `dcos`
-//! command, through devcluster's Cosmos. As on DC/OS Enterprise the package is a service account,
-//! with just the permissions that the documentation names, and keys are in the secret store.
+//! The package of DC/OS in strict mode: added, installed, hurt, changed and removed by the calls of
+//! the `dcos` command, through devcluster's Cosmos, with tokens that end many times meanwhile.
 
-use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use devcluster::jwt;
 use serde_json::{Value, json};
 
 use super::nothing_is_left;
 use super::site::{LITTLE, PORTS, Site, finished, free_ports, kubectl_with, ready_container};
+use super::strict;
 use crate::support::{Cluster, Running};
 
 /// Seconds. From a call to everything that follows from it.
-const PATIENCE: u64 = 240;
+pub const PATIENCE: u64 = 240;
 
-/// Who operates DC/OS, and who the package is.
-const ACCOUNTS: [&str; 2] = ["operator", "kubernetes"];
-/// What the latter may do with secrets.
-const PERMISSIONS: [&str; 2] = [
-    "dcos:secrets:default:/kubernetes/* full",
-    "dcos:secrets:default:/kubernetes-cp/* full",
-];
-
-/// DC/OS before a site, and a server of the package.
-struct Dcos<'a> {
+/// DC/OS before a site, as an operator sees it, and a server of the package.
+pub struct Dcos<'a> {
     cluster: &'a Cluster,
     url: String,
-    /// The operator's.
     token: String,
     repository: String,
-    _processes: Vec<Running>,
+    _package: Running,
 }
 
 impl<'a> Dcos<'a> {
-    fn start(cluster: &'a Cluster, site: &Site) -> Self {
+    pub fn start(cluster: &'a Cluster, site: &Site) -> Self {
         let artifacts = cluster.dir().join("artifacts").display().to_string();
         let build = ["artifacts", "build", &artifacts];
         finished(cluster.command(&build), &build);
-        let ports = free_ports(2);
-        let at = |port: u16| format!("{}:{port}", site.address);
-        let work_dir = cluster.dir().join("dcos").display().to_string();
-        let url = format!("http://{}", at(ports[0]));
-        let key = accounts(cluster, &url);
-        let file = |name: &str| cluster.dir().join(name).display().to_string();
+        let listen = format!("{}:{}", site.address, free_ports(1)[0]);
         let start = |name: &str, args: &[&str]| {
             let log = std::fs::File::create(cluster.dir().join(format!("{name}.log"))).unwrap();
             let mut command = cluster.command(args);
             Running(command.stdout(Stdio::null()).stderr(log).spawn().unwrap())
         };
-        let dcos = start(
-            "dcos",
-            &[
-                "dev",
-                "dcos",
-                &format!("--marathon={}", site.marathon),
-                &format!("--mesos=http://{}", site.master),
-                &format!("--listen={}", at(ports[0])),
-                &format!("--work-dir={work_dir}"),
-                &format!("--service-accounts={}", file("accounts.json")),
-                &format!("--secret-permissions={}", file("permissions.json")),
-                &format!("--secrets-dir={}", secrets(cluster).display()),
-                "--uninstall-poll=500",
-            ],
-        );
         let package = start(
             "package",
             &[
                 "package",
                 "serve",
                 &format!("--artifacts={artifacts}"),
-                &format!("--listen={}", at(ports[1])),
+                &format!("--listen={listen}"),
             ],
         );
-        let mut here = Self {
+        let here = Self {
             cluster,
-            url,
-            token: String::new(),
-            repository: format!("http://{}/repo", at(ports[1])),
-            _processes: vec![dcos, package],
+            url: site.dcos.clone(),
+            token: site.strict.as_ref().expect("strict mode").operator(),
+            repository: format!("http://{listen}/repo"),
+            _package: package,
         };
-        let operator = account(ACCOUNTS[0], &key, &here.url);
-        cluster.wait("DC/OS lets the operator in", 60, || {
-            let operator = cli::service_account::Account::parse(&operator);
-            let login = async { operator.unwrap().unwrap().login().await };
-            let runtime = tokio::runtime::Runtime::new().unwrap();
-            let token = runtime.block_on(login).map(|token| token.value);
-            here.token = token.unwrap_or_default();
-            !here.token.is_empty()
-        });
         cluster.wait("DC/OS answers", 60, || {
             here.call("package", "repository/list", &json!({})).is_ok()
         });
@@ -103,9 +66,9 @@ impl<'a> Dcos<'a> {
         };
         let output = Command::new("curl")
             .args(["-sS", "--max-time", "30", "-w", "\n%{http_code}"])
+            .arg(format!("-HAuthorization: token={}", self.token))
             .arg(format!("-HContent-Type: {}", kind("request")))
             .arg(format!("-HAccept: {}", kind("response")))
-            .arg(format!("-HAuthorization: token={}", self.token))
             .arg(format!("-d{body}"))
             .arg(format!("{}/{family}/{name}", self.url))
             .output()
@@ -117,7 +80,7 @@ impl<'a> Dcos<'a> {
         }
     }
 
-    fn package(&self, name: &str, body: &Value) -> Value {
+    pub fn package(&self, name: &str, body: &Value) -> Value {
         self.call("package", name, body)
             .unwrap_or_else(|error| panic!("package/{name}: {error}"))
     }
@@ -142,12 +105,88 @@ impl<'a> Dcos<'a> {
 
     /// Waits until the framework itself says that everything runs.
     fn runs(&self, what: &str) {
-        let mut said = String::new();
-        self.cluster.wait(what, PATIENCE, || {
-            said = self.plugin(&["status"]).unwrap_or_else(|error| error);
-            said.starts_with("everything runs") && said.contains("nodes")
-        });
+        self.cluster
+            .wait(what, PATIENCE, || self.says_that_it_runs());
     }
+
+    /// Whether it says so now.
+    pub fn says_that_it_runs(&self) -> bool {
+        let said = self.plugin(&["status"]).unwrap_or_default();
+        said.starts_with("everything runs") && said.contains("nodes")
+    }
+
+    /// Makes the package known.
+    pub fn add_repository(&self) {
+        let repository = json!({"name": "k8sm", "uri": self.repository, "index": 0});
+        self.package("repository/add", &repository);
+    }
+
+    /// `dcos kubernetes kubeconfig`; returns the file.
+    pub fn kubeconfig(&self) -> PathBuf {
+        let file = self.cluster.dir().join("kubeconfig-of-dcos");
+        self.plugin(&["kubeconfig", "--path", file.to_str().unwrap()])
+            .unwrap();
+        file
+    }
+
+    /// `dcos kubernetes update`.
+    pub fn update(&self, wanted: &Value) {
+        let change = self.cluster.dir().join("change.json");
+        std::fs::write(&change, wanted.to_string()).unwrap();
+        self.plugin(&["update", "--options", change.to_str().unwrap()])
+            .unwrap();
+    }
+}
+
+/// DC/OS without the package, and the options that this machine wants.
+pub struct Begun {
+    pub site: Site,
+    pub options: Value,
+}
+
+impl Begun {
+    pub fn new(cluster: &Cluster) -> Self {
+        let ports = free_ports(PORTS.len());
+        let images = cluster.dir().join("images");
+        let build = [
+            "images",
+            "build",
+            images.to_str().unwrap(),
+            "k8sm-executor",
+            "--no-compress",
+        ];
+        finished(cluster.command(&build), &build);
+        let site = Site::start_offering(cluster, &ports, &images);
+        let options = nested(&options(cluster, &site, &ports));
+        Self { site, options }
+    }
+}
+
+fn options(cluster: &Cluster, site: &Site, ports: &[u16]) -> Vec<(String, Value)> {
+    let mut options: Vec<(String, Value)> = PORTS
+        .iter()
+        .zip(ports)
+        .map(|(name, port)| ((*name).to_owned(), json!(port)))
+        .collect();
+    options.extend(LITTLE.map(|option| (option.to_owned(), json!(0.1))));
+    let dir = |name: &str| json!(cluster.dir().join(name));
+    options.extend([
+        ("etcd.count".to_owned(), json!(1)),
+        ("apiserver.instances".to_owned(), json!(1)),
+        ("apiserver.shutdown_delay".to_owned(), json!(2)),
+        ("etcd.host_path".to_owned(), dir("etcd")),
+        ("nodes.data_dir".to_owned(), dir("node")),
+        ("nodes.run_dir".to_owned(), dir("run")),
+        ("nodes.min".to_owned(), json!(1)),
+        ("marathon.backoff".to_owned(), json!(1)),
+        ("marathon.url".to_owned(), json!(site.marathon)),
+        ("mesos.master".to_owned(), json!(site.master)),
+        ("service.principal".to_owned(), json!("kubernetes")),
+        ("service.secret_name".to_owned(), json!(strict::SECRET)),
+        ("images.executor".to_owned(), json!("image")),
+        ("images.repository".to_owned(), json!("k8s.mesosphere.io")),
+    ]);
+    options
 }
 
 /// Where the secret store and the agent have the secrets.
@@ -169,46 +208,6 @@ fn stored(dir: &Path) -> Vec<String> {
         .collect();
     all.sort();
     all
-}
-
-/// Makes the service accounts and the package's secret; returns the key that all of them have.
-fn accounts(cluster: &Cluster, url: &str) -> String {
-    let openssl = |args: &[&str], input: &str| {
-        let mut child = Command::new("openssl")
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        stdin.write_all(input.as_bytes()).unwrap();
-        drop(stdin);
-        String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
-    };
-    let bits = "rsa_keygen_bits:2048";
-    let key = openssl(&["genpkey", "-algorithm", "RSA", "-pkeyopt", bits], "");
-    let public = openssl(&["rsa", "-pubout"], &key);
-    let write = |name: &str, content: Value| {
-        std::fs::write(cluster.dir().join(name), content.to_string()).unwrap();
-    };
-    let keys: serde_json::Map<String, Value> = ACCOUNTS
-        .iter()
-        .map(|name| ((*name).to_owned(), json!(public)))
-        .collect();
-    write("accounts.json", keys.into());
-    write("permissions.json", json!({ACCOUNTS[1]: PERMISSIONS}));
-    let own = secrets(cluster).join("kubernetes");
-    std::fs::create_dir_all(&own).unwrap();
-    std::fs::write(own.join("sa"), account(ACCOUNTS[1], &key, url)).unwrap();
-    key
-}
-
-/// The secret of a service account.
-fn account(uid: &str, key: &str, url: &str) -> String {
-    let endpoint = format!("{url}/acs/api/v1/auth/login");
-    json!({"uid": uid, "scheme": "RS256", "private_key": key, "login_endpoint": endpoint})
-        .to_string()
 }
 
 /// Whoever reads Marathon's apps and Mesos' state learns no key.
@@ -238,6 +237,27 @@ fn no_key_is_shown(cluster: &Cluster, site: &Site) {
     assert!(keys.contains("PRIVATE KEY") && keys.contains("secretbox"));
 }
 
+/// A change has left one, of the cluster as it was, which nobody else can read.
+fn one_snapshot(dir: &Path) {
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(dir), 0o700);
+    let entries = std::fs::read_dir(dir).unwrap();
+    let files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    let [file] = files.as_slice() else {
+        panic!("{files:?}");
+    };
+    assert_eq!(mode(file), 0o600, "{}", file.display());
+    let content = std::fs::read(file).unwrap();
+    let key = b"/registry/pods/default/stays";
+    assert!(content.windows(key.len()).any(|window| window == key));
+    let programs = PathBuf::from(std::env::var_os("K8SM_UPSTREAM_BIN").unwrap_or_default());
+    let status = Command::new(programs.join("etcdutl"))
+        .args(["snapshot", "status"])
+        .arg(file)
+        .status();
+    assert!(status.unwrap().success(), "etcdutl reads it");
+}
+
 /// `a.b=c` as `{"a": {"b": "c"}}`.
 fn nested(options: &[(String, Value)]) -> Value {
     let mut all = json!({});
@@ -256,53 +276,19 @@ fn nested(options: &[(String, Value)]) -> Value {
 #[test]
 fn the_package_is_installed_hurt_changed_and_removed_through_cosmos() {
     let cluster = Cluster::prepare(&[]);
-    let ports = free_ports(PORTS.len());
-    let images = cluster.dir().join("images");
-    let build = [
-        "images",
-        "build",
-        images.to_str().unwrap(),
-        "k8sm-executor",
-        "--no-compress",
-    ];
-    finished(cluster.command(&build), &build);
-    let site = Site::start_offering(&cluster, &ports, &images);
+    let Begun { mut site, options } = Begun::new(&cluster);
+    let strict = site.strict.as_ref().expect("strict mode");
+    strict.shut(&site.master, &site.marathon);
     let dcos = Dcos::start(&cluster, &site);
-    let mut options: Vec<(String, Value)> = PORTS
-        .iter()
-        .zip(&ports)
-        .map(|(name, port)| ((*name).to_owned(), json!(port)))
-        .collect();
-    options.extend(LITTLE.map(|option| (option.to_owned(), json!(0.1))));
-    let dir = |name: &str| json!(cluster.dir().join(name));
-    options.extend([
-        ("etcd.count".to_owned(), json!(1)),
-        ("apiserver.instances".to_owned(), json!(1)),
-        ("etcd.host_path".to_owned(), dir("etcd")),
-        ("nodes.data_dir".to_owned(), dir("node")),
-        ("nodes.run_dir".to_owned(), dir("run")),
-        ("nodes.min".to_owned(), json!(1)),
-        ("marathon.backoff".to_owned(), json!(1)),
-        (
-            "marathon.url".to_owned(),
-            json!(format!("{}/marathon", dcos.url)),
-        ),
-        ("service.principal".to_owned(), json!("kubernetes")),
-        ("service.secret_name".to_owned(), json!("kubernetes/sa")),
-        ("mesos.master".to_owned(), json!(site.master)),
-        ("images.executor".to_owned(), json!("image")),
-        ("images.repository".to_owned(), json!("k8s.mesosphere.io")),
-    ]);
 
-    let repository = json!({"name": "k8sm", "uri": dcos.repository, "index": 0});
-    dcos.package("repository/add", &repository);
+    dcos.add_repository();
     let found = dcos.package("search", &json!({"query": "kube"}));
     assert_eq!(found["packages"][0]["name"], "kubernetes", "{found}");
     let wrong = json!({"packageName": "kubernetes", "options": {"etcd": {"count": 2}}});
     let refused = dcos.call("package", "install", &wrong).unwrap_err();
     assert!(refused.contains("count"), "{refused}");
     assert!(site.apps().is_empty(), "nothing is half installed");
-    let install = json!({"packageName": "kubernetes", "options": nested(&options)});
+    let install = json!({"packageName": "kubernetes", "options": options});
     dcos.package("install", &install);
     dcos.runs("the package's cluster runs");
 
@@ -320,9 +306,7 @@ fn the_package_is_installed_hurt_changed_and_removed_through_cosmos() {
          kubernetes/k8sm-kubeconfig kubernetes/k8sm-state kubernetes/sa"
     );
 
-    let file = cluster.dir().join("kubeconfig-of-dcos");
-    dcos.plugin(&["kubeconfig", "--path", file.to_str().unwrap()])
-        .unwrap();
+    let file = dcos.kubeconfig();
     let kubectl = |args: &[&str]| kubectl_with(&file, args);
     let image = format!("--image={}", cli::cluster::prepare::PAUSE_IMAGE);
     // The controller manager may not have made the namespace's account yet.
@@ -355,21 +339,43 @@ fn the_package_is_installed_hurt_changed_and_removed_through_cosmos() {
     assert_eq!(others(), apps, "no app was changed");
     assert_eq!(container(), pod);
 
-    let change = cluster.dir().join("change.json");
+    // The master comes back without its streams. After its first token has ended, the very same task
+    // subscribes anew.
+    let task = site.tasks("/kubernetes");
+    let token = || {
+        let (_, sandbox) = site.processes(&task[0], "k8sm").pop()?;
+        std::fs::read_to_string(sandbox.join("installation/account-token")).ok()
+    };
+    let first = token().expect("a token");
+    let ended = || strict::key(&cluster).claims(&first, jwt::now()).is_err();
+    cluster.wait("the first token has ended", 60, ended);
+    let now = token().expect("a token");
+    assert!(now != first, "it was renewed");
+    site.restart_master(&cluster);
+    cluster.wait("both frameworks are back", PATIENCE, || {
+        let mut frameworks = site.frameworks();
+        frameworks.sort();
+        frameworks == ["kubernetes", "marathon"]
+    });
+    dcos.runs("the framework runs with the new master");
+    assert_eq!(site.tasks("/kubernetes"), task);
+    assert_eq!(container(), pod);
+
+    let snapshots = cluster.dir().join("etcd/kubernetes/snapshots");
+    assert!(!snapshots.exists(), "nothing was changed before");
     let wanted = json!({
         "controller_manager": {"mem": 600}, "apiserver": {"names": ["api.example.org"]},
     });
     let serves = || std::fs::read_to_string(secrets(&cluster).join("kubernetes-cp/pki-apiserver"));
     let before = serves().unwrap();
-    std::fs::write(&change, wanted.to_string()).unwrap();
-    dcos.plugin(&["update", "--options", change.to_str().unwrap()])
-        .unwrap();
+    dcos.update(&wanted);
     cluster.wait("the controller manager has its memory", PATIENCE, || {
         let app = site.get("/v2/apps/kubernetes-cp/controller-manager");
         app["app"]["mem"] == 600.0 && app["app"]["tasksHealthy"] == 1
     });
     dcos.runs("the changed cluster runs");
     assert_eq!(container(), pod);
+    one_snapshot(&snapshots);
     assert_ne!(serves().unwrap(), before, "a certificate for the new name");
     let other = "--tls-server-name=api.example.org";
     let named = kubectl(&["get", "--raw=/readyz", other]);
@@ -382,7 +388,7 @@ fn the_package_is_installed_hurt_changed_and_removed_through_cosmos() {
         site.apps().is_empty() && site.held().is_empty()
     });
     nothing_is_left(&site);
-    assert_eq!(stored(&secrets(&cluster)), ["kubernetes/sa"]);
+    assert_eq!(stored(&secrets(&cluster)), [strict::SECRET]);
     assert!(!cluster.dir().join("etcd/kubernetes").exists());
     drop(dcos);
     drop(site);

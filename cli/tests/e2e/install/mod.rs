@@ -5,7 +5,9 @@ mod dcos;
 mod hurt;
 mod load;
 mod older;
+mod one_app;
 mod site;
+mod strict;
 
 use std::time::Instant;
 

@@ -12,7 +12,8 @@ use nix::sys::signal::Signal;
 use seam::testing::free_port;
 use serde_json::Value;
 
-use crate::support::{Cluster, Running, mesos_state_of};
+use super::strict::Strict;
+use crate::support::{Cluster, Running};
 
 /// Mesos and Marathon.
 pub struct Site {
@@ -24,6 +25,13 @@ pub struct Site {
     agents: usize,
     work_dir: PathBuf,
     program: PathBuf,
+    /// DC/OS before it.
+    pub dcos: String,
+    /// Keys and flags of strict mode.
+    pub strict: Option<Strict>,
+    /// How the master is started, so that it can be once more.
+    master_args: Vec<String>,
+    front: Option<Running>,
 }
 
 /// Each app that is started again has copies of programs of 200 MB on average.
@@ -36,21 +44,21 @@ impl Site {
     /// One agent in the machine's own network, and a Marathon that has secrets; or several agents
     /// with namespaces of their own, and a Marathon that can reserve.
     pub fn start(cluster: &Cluster, agents: usize) -> Self {
-        Self::begin(cluster, agents, Vec::new())
+        Self::begin(cluster, agents, Vec::new(), false)
     }
 
-    /// One agent in the machine's own network that offers these ports, beside nodes', and has the
-    /// images of a folder.
+    /// DC/OS in strict mode, before one agent in the machine's own network that offers these ports,
+    /// beside nodes', and has the images of a folder.
     pub fn start_offering(cluster: &Cluster, ports: &[u16], images: &Path) -> Self {
         let ports: String = ports.iter().map(|port| format!("{port}-{port},")).collect();
         let flags = vec![
             format!("--resources=mem:6144;disk:20480;ports:[{ports}31000-32000]"),
             format!("--docker-registry={}", images.display()),
         ];
-        Self::begin(cluster, 1, flags)
+        Self::begin(cluster, 1, flags, true)
     }
 
-    fn begin(cluster: &Cluster, agents: usize, flags: Vec<String>) -> Self {
+    fn begin(cluster: &Cluster, agents: usize, flags: Vec<String>, dcos: bool) -> Self {
         let work_dir = cluster.dir().join("mesos");
         let dir = |name: &str| work_dir.join(name).display().to_string();
         let several = agents > 1;
@@ -59,7 +67,9 @@ impl Site {
             false => cli::preflight::facts::own_address().expect("the machine has an address"),
             true => format!("{subnet}.1").parse().unwrap(),
         };
-        let ports = free_ports(3);
+        let ports = free_ports(4);
+        let url = format!("http://{address}:{}", ports[3]);
+        let strict = dcos.then(|| Strict::new(cluster, url.clone()));
         let mut site = Self {
             marathon_process: None,
             mesos: Vec::new(),
@@ -69,7 +79,31 @@ impl Site {
             agents,
             work_dir: work_dir.clone(),
             program: cluster.program(),
+            dcos: url,
+            strict,
+            master_args: Vec::new(),
+            front: None,
         };
+        let more =
+            |flags: fn(&Strict) -> Vec<String>| site.strict.as_ref().map(flags).unwrap_or_default();
+        let (for_master, for_agent, for_marathon, for_dcos) = (
+            more(Strict::master),
+            more(Strict::agent),
+            more(Strict::marathon),
+            more(Strict::dcos),
+        );
+        if dcos {
+            // First: Marathon logs in there.
+            let mut args = vec![
+                format!("--marathon={}", site.marathon),
+                format!("--mesos=http://{}", site.master),
+                format!("--listen={address}:{}", ports[3]),
+                format!("--work-dir={}", cluster.dir().join("dcos").display()),
+                "--uninstall-poll=500".to_owned(),
+            ];
+            args.extend(for_dcos);
+            site.front = Some(start(cluster, "dcos", &["dcos"], &args));
+        }
         if several {
             let all = [
                 format!("--agents={agents}"),
@@ -81,10 +115,11 @@ impl Site {
             ];
             site.mesos = vec![start(cluster, "mesos", &["mesos"], &all)];
         } else {
-            let master = [
+            let mut master = vec![
                 format!("--listen={}", site.master),
                 format!("--work-dir={}", dir("master")),
             ];
+            master.extend(for_master);
             let mut agent = vec![
                 format!("--master={}", site.master),
                 format!("--listen={address}:{}", ports[1]),
@@ -94,6 +129,8 @@ impl Site {
                 GC_DELAY.to_owned(),
             ];
             agent.extend(flags);
+            agent.extend(for_agent);
+            site.master_args.clone_from(&master);
             let master = start(cluster, "master", &["mesos", "master"], &master);
             let agent = start(cluster, "agent", &["mesos", "agent"], &agent);
             site.mesos = vec![agent, master];
@@ -113,9 +150,33 @@ impl Site {
             ],
             false => vec!["--enable-features=secrets".to_owned()],
         });
+        args.extend(for_marathon);
         site.marathon_process = Some(start(cluster, "marathon", &["marathon"], &args));
         cluster.wait("Marathon answers", 60, || !site.get("/v2/info").is_null());
         site
+    }
+
+    /// The master is killed with -9 and started again.
+    pub fn restart_master(&mut self, cluster: &Cluster) {
+        // Dropped, it is killed.
+        drop(self.mesos.pop());
+        let master = start(
+            cluster,
+            "master-again",
+            &["mesos", "master"],
+            &self.master_args,
+        );
+        self.mesos.push(master);
+    }
+
+    /// A client's arguments, with an operator's token where one is wanted.
+    fn curl(&self) -> Command {
+        let mut command = Command::new("curl");
+        command.args(["-fsS", "--max-time", "10"]);
+        if let Some(strict) = &self.strict {
+            command.arg(format!("-HAuthorization: token={}", strict.operator()));
+        }
+        command
     }
 
     /// A test that fails leaves a cluster. Executors' guards clean up after them, so they end by
@@ -141,29 +202,24 @@ impl Site {
 
     /// What Marathon answers; null when it does not.
     pub fn get(&self, path: &str) -> Value {
-        let output = Command::new("curl")
-            .args(["-fsS", "--max-time", "10"])
-            .arg(format!("{}{path}", self.marathon))
-            .output()
-            .unwrap();
+        let url = format!("{}{path}", self.marathon);
+        let output = self.curl().arg(url).output().unwrap();
         serde_json::from_slice(&output.stdout).unwrap_or_default()
     }
 
     /// What the Mesos master says.
     pub fn state(&self) -> Value {
-        mesos_state_of(&format!("http://{}", self.master), true)
+        let url = format!("http://{}/state", self.master);
+        let output = self.curl().args(["--location", &url]).output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap_or_default()
     }
 
     /// What Mesos says of its executors, as text.
     pub fn executors(&self) -> String {
-        let output = Command::new("curl")
+        let output = self
+            .curl()
             .args([
-                "-fsS",
-                "--max-time",
-                "10",
                 "-HContent-Type: application/json",
-            ])
-            .args([
                 "-HAccept: application/json",
                 "-d{\"type\": \"GET_EXECUTORS\"}",
             ])
@@ -250,22 +306,29 @@ impl Site {
         }
     }
 
-    /// Kills the process `program` of an app's only task; returns the task's id.
-    pub fn kill(&self, app: &str, program: &str) -> String {
-        let task = self.tasks(app).pop().expect("the app has a task");
-        let pids: Vec<i32> = std::fs::read_dir("/proc")
+    /// Processes of a program below a sandbox whose path contains this, and the sandboxes.
+    pub fn processes(&self, sandbox: &str, program: &str) -> Vec<(i32, PathBuf)> {
+        std::fs::read_dir("/proc")
             .unwrap()
             .flatten()
             .filter_map(|e| e.file_name().to_str()?.parse().ok())
-            .filter(|pid| {
-                let link = |name: &str| std::fs::read_link(format!("/proc/{pid}/{name}"));
-                let own = link("cwd").is_ok_and(|cwd| cwd.to_string_lossy().contains(&task));
-                let exe = link("exe").unwrap_or_default();
-                own && exe.file_name().is_some_and(|name| name == program)
+            .filter_map(|pid: i32| {
+                let link = |name: &str| std::fs::read_link(format!("/proc/{pid}/{name}")).ok();
+                let own = |cwd: &PathBuf| {
+                    cwd.starts_with(&self.work_dir) && cwd.to_string_lossy().contains(sandbox)
+                };
+                let cwd = link("cwd").filter(own)?;
+                (link("exe")?.file_name()? == program).then_some((pid, cwd))
             })
-            .collect();
+            .collect()
+    }
+
+    /// Kills the process `program` of an app's only task; returns the task's id.
+    pub fn kill(&self, app: &str, program: &str) -> String {
+        let task = self.tasks(app).pop().expect("the app has a task");
+        let pids = self.processes(&task, program);
         assert!(!pids.is_empty(), "{app} has no process {program}");
-        for pid in pids {
+        for (pid, _) in pids {
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
         }
         task
@@ -275,6 +338,7 @@ impl Site {
 impl Drop for Site {
     fn drop(&mut self) {
         drop(self.marathon_process.take());
+        drop(self.front.take());
         self.mesos.clear();
         self.end_what_is_left();
         if self.agents > 1 {
