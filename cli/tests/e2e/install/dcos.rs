@@ -3,6 +3,7 @@
 //! with just the permissions that the documentation names, and keys are in the secret store.
 
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -238,6 +239,27 @@ fn no_key_is_shown(cluster: &Cluster, site: &Site) {
     assert!(keys.contains("PRIVATE KEY") && keys.contains("secretbox"));
 }
 
+/// A change has left one, of the cluster as it was, which nobody else can read.
+fn one_snapshot(dir: &Path) {
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(dir), 0o700);
+    let entries = std::fs::read_dir(dir).unwrap();
+    let files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    let [file] = files.as_slice() else {
+        panic!("{files:?}");
+    };
+    assert_eq!(mode(file), 0o600, "{}", file.display());
+    let content = std::fs::read(file).unwrap();
+    let key = b"/registry/pods/default/stays";
+    assert!(content.windows(key.len()).any(|window| window == key));
+    let programs = PathBuf::from(std::env::var_os("K8SM_UPSTREAM_BIN").unwrap_or_default());
+    let status = Command::new(programs.join("etcdutl"))
+        .args(["snapshot", "status"])
+        .arg(file)
+        .status();
+    assert!(status.unwrap().success(), "etcdutl reads it");
+}
+
 /// `a.b=c` as `{"a": {"b": "c"}}`.
 fn nested(options: &[(String, Value)]) -> Value {
     let mut all = json!({});
@@ -278,6 +300,7 @@ fn the_package_is_installed_hurt_changed_and_removed_through_cosmos() {
     options.extend([
         ("etcd.count".to_owned(), json!(1)),
         ("apiserver.instances".to_owned(), json!(1)),
+        ("apiserver.shutdown_delay".to_owned(), json!(2)),
         ("etcd.host_path".to_owned(), dir("etcd")),
         ("nodes.data_dir".to_owned(), dir("node")),
         ("nodes.run_dir".to_owned(), dir("run")),
@@ -355,6 +378,8 @@ fn the_package_is_installed_hurt_changed_and_removed_through_cosmos() {
     assert_eq!(others(), apps, "no app was changed");
     assert_eq!(container(), pod);
 
+    let snapshots = cluster.dir().join("etcd/kubernetes/snapshots");
+    assert!(!snapshots.exists(), "nothing was changed before");
     let change = cluster.dir().join("change.json");
     let wanted = json!({
         "controller_manager": {"mem": 600}, "apiserver": {"names": ["api.example.org"]},
@@ -370,6 +395,7 @@ fn the_package_is_installed_hurt_changed_and_removed_through_cosmos() {
     });
     dcos.runs("the changed cluster runs");
     assert_eq!(container(), pod);
+    one_snapshot(&snapshots);
     assert_ne!(serves().unwrap(), before, "a certificate for the new name");
     let other = "--tls-server-name=api.example.org";
     let named = kubectl(&["get", "--raw=/readyz", other]);
