@@ -147,20 +147,26 @@ fn listed(findings: &[Finding]) -> String {
     lines.join("\n")
 }
 
-/// Apps that remove what members of etcd leave in directories of their agents. They run there
+/// Apps that remove what members of etcd, and snapshots of it, leave in directories of agents. They run there
 /// until they have done it, and are deleted then.
 pub(crate) fn wipes(record: &Record) -> Result<Vec<packaging::install::plan::Wanted>, Error> {
     use packaging::marathon::EtcdStorage;
-    if record.choice.etcd_storage != EtcdStorage::HostPath {
-        return Ok(Vec::new());
+    let mut hosts: Vec<&str> = Vec::new();
+    if record.choice.etcd_storage == EtcdStorage::HostPath {
+        hosts.extend(record.choice.etcd_hosts.iter().map(|h| h.hostname.as_str()));
+    }
+    // Snapshots lie below the same directory.
+    for snapshot in &record.snapshots {
+        if !hosts.contains(&snapshot.host.as_str()) {
+            hosts.push(&snapshot.host);
+        }
     }
     let options = record.parsed_options()?;
-    let hosts = record.choice.etcd_hosts.iter().map(|h| h.hostname.as_str());
     Ok(packaging::install::plan::wipes(
         &record.name,
         &record.id,
         &options.etcd.host_path,
-        &hosts.collect::<Vec<_>>(),
+        &hosts,
     ))
 }
 

@@ -95,6 +95,18 @@ pub struct Record {
     /// What an upgrade that is under way began with, to go back to.
     #[serde(default)]
     pub before: Option<Box<Before>>,
+    /// Snapshots of etcd that lie on agents.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub snapshots: Vec<Snapshot>,
+}
+
+/// A snapshot of etcd on an agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Which agent.
+    pub host: String,
+    /// The file there.
+    pub path: PathBuf,
 }
 
 /// What an upgrade began with.

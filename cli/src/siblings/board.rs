@@ -30,6 +30,7 @@ struct Inner {
     error: Option<String>,
     framework_id: Option<String>,
     keys: Option<String>,
+    snapshot: Option<String>,
 }
 
 impl Board {
@@ -50,6 +51,11 @@ impl Board {
     /// How keys get to the apps, for people.
     pub fn keys(&self, way: String) {
         self.with(|i| i.keys = Some(way));
+    }
+
+    /// What was saved of etcd before a change, or why nothing was, for people.
+    pub fn snapshot(&self, text: String) {
+        self.with(|i| i.snapshot = Some(text));
     }
 
     /// Nothing is left to be done.
@@ -74,7 +80,7 @@ impl Board {
             };
             let errors: Vec<&String> = i.error.iter().collect();
             let plan = json!({
-                "status": status, "strategy": "serial", "errors": errors, "keys": i.keys,
+                "status": status, "strategy": "serial", "errors": errors, "keys": i.keys, "snapshot": i.snapshot,
                 "phases": [{"id": "control-plane", "name": "control-plane", "strategy": "serial", "status": status, "steps": []}],
             });
             (code, plan)

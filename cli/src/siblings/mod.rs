@@ -5,6 +5,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`reconcile`] | one attempt to bring the other apps to the options |
+//! | [`snapshot`] | a snapshot of etcd before a change |
 //! | [`removal`] | one attempt to remove everything |
 //! | [`way`] | whether keys travel by DC/OS' secret store or in the apps' environment |
 //! | [`store`] | DC/OS' secret store |
@@ -18,6 +19,7 @@ mod board;
 mod content;
 mod reconcile;
 mod removal;
+mod snapshot;
 mod state;
 mod store;
 mod way;
@@ -107,6 +109,9 @@ pub(crate) enum Attempt {
     /// The secret store.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// The snapshot before a change.
+    #[error(transparent)]
+    Snapshot(#[from] snapshot::Error),
     /// The way of the keys.
     #[error(transparent)]
     Way(#[from] way::Error),

@@ -14,7 +14,7 @@ use packaging::options::Options;
 use packaging::run::FrameworkRun;
 
 use super::way::{self, Way};
-use super::{Attempt, Service, state};
+use super::{Attempt, Service, snapshot, state};
 use crate::install::actions::End;
 use crate::install::record::FIRST_START_SECONDS;
 use crate::install::work::Work;
@@ -48,7 +48,7 @@ pub(super) async fn attempt(service: &Service) -> Result<Done, Attempt> {
     keys::ensure(&home, &service.options, &record.choice)?;
     // Before anything is made with them.
     state::save(&site, used, &home, &record).await?;
-    let delivery = way::deliver(used, &home, &service.options, &record.choice).await?;
+    let (delivery, secrets) = way::delivery(way, &home, &service.options, &record.choice)?;
     let facts = facts(service, &record, &site, delivery)?;
     let apps = render(&service.options, &facts).map_err(install::Error::from)?;
     let findings = lint(&apps);
@@ -64,6 +64,18 @@ pub(super) async fn attempt(service: &Service) -> Result<Done, Attempt> {
     let others: Vec<_> = apps.into_iter().filter(|a| a.id.as_str() != own).collect();
     let wanted = install::render::as_wanted(&others)?;
     let world = without(site.world(service.name()).await?, &own);
+    let changes = plan::changes(service.name(), &wanted, &world);
+    let program = facts.artifacts.get(snapshot::PROGRAM);
+    if snapshot::ensure(service, &home, &mut record, program, &world, &changes).await? {
+        // That the change is under way, and where the snapshot is.
+        home.write(&record)?;
+        state::save(&site, used, &home, &record).await?;
+    }
+    if let Some(store) = used {
+        for (path, keys) in &secrets {
+            store.put(path, keys).await?;
+        }
+    }
     let steps = plan::install(service.name(), &wanted, &world, 0);
     let progress = Progress::new(false);
     let mut work = Work {
@@ -159,6 +171,7 @@ async fn record(
             replacing: None,
             framework_id: None,
             before: None,
+            snapshots: Vec::new(),
         },
     };
     record.marathon.clone_from(&options.marathon.url);

@@ -6,6 +6,7 @@ use packaging::install::machine::Limits;
 use packaging::install::plan::{self, Action, Step};
 
 use super::reconcile::without;
+use super::store::Store;
 use super::way::Way;
 use super::{Attempt, Service, state, store};
 use crate::install::actions::End;
@@ -22,19 +23,12 @@ pub(super) async fn attempt(service: &Service) -> Result<(), Attempt> {
     let ours = frameworks.iter().find(|f| f.name == name);
     service.board.framework(ours.map(|f| f.id.clone()));
     let Some(found) = state::load_to_remove(&site, store.as_ref(), &home, name).await? else {
-        // Nothing was ever made, or the last step was reached. What the store does not show to
-        // this account, it cannot have put there.
+        // Nothing was ever made, or the last step was reached.
         if let Some(store) = &store {
-            match state::forget(store, name, None).await {
-                Err(state::Error::Store(error @ store::Error::Forbidden { .. })) => {
-                    tracing::warn!("{error}");
-                }
-                other => other?,
-            }
+            forget(store, name, None).await?;
         }
         return gone(service, &site).await;
     };
-    let used = store.as_ref().filter(|_| found.way == Way::Store);
     let mut record = found.record;
     record.phase = Phase::Removing;
     home.write(&record)?;
@@ -44,6 +38,18 @@ pub(super) async fn attempt(service: &Service) -> Result<(), Attempt> {
     keys::ensure(&home, &options, &record.choice)?;
     let own = format!("/{name}");
     let world = without(site.world(name).await?, &own);
+    let agents = site.mesos.agents(None).await?;
+    record.snapshots.retain(|snapshot| {
+        let there = agents.iter().any(|a| a.hostname == snapshot.host);
+        if !there {
+            let path = snapshot.path.display();
+            tracing::warn!(
+                "{path} stays on {}, which is no agent any more",
+                snapshot.host
+            );
+        }
+        there
+    });
     let wipes = install::wipes(&record)?;
     let ids: Vec<String> = wipes.iter().map(|w| w.id.clone()).collect();
     let steps: Vec<Step> = plan::uninstall(name, &world, false, &ids)
@@ -65,13 +71,28 @@ pub(super) async fn attempt(service: &Service) -> Result<(), Attempt> {
         follow: None,
     };
     work.run(steps, Limits::default()).await?;
-    if let Some(store) = used {
-        store.clear().await?;
+    match (&store, found.way) {
+        (None, _) => {}
+        (Some(store), Way::Store) => store.clear().await?,
+        // What a way back to the environment that was cut off has left.
+        (Some(store), Way::Env) => forget(store, name, Some(&record.id)).await?,
     }
     let below = plan::group(name);
     let removed = site.marathon.delete_group(&below).await;
     removed.map_err(install::Error::from)?;
     gone(service, &site).await
+}
+
+/// Removes what may be in the store although nothing says so. What the store does not show to this
+/// account, the account cannot have put there.
+async fn forget(store: &Store, name: &str, id: Option<&str>) -> Result<(), Attempt> {
+    match state::forget(store, name, id).await {
+        Err(state::Error::Store(error @ store::Error::Forbidden { .. })) => {
+            tracing::warn!("{error}");
+            Ok(())
+        }
+        other => Ok(other?),
+    }
 }
 
 /// Checks that Mesos holds nothing of the cluster any more.

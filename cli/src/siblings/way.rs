@@ -93,16 +93,18 @@ pub(super) async fn choose(
     }
 }
 
-/// Brings each app's keys to where it finds them, and says to the renderer where that is.
-pub(super) async fn deliver(
-    store: Option<&Store>,
+/// What the renderer has to know of the way of the keys, and the secrets by their paths that have
+/// to be there for it.
+pub(super) fn delivery(
+    way: Way,
     home: &Home,
     options: &Options,
     choice: &Choice,
-) -> Result<PkiDelivery, Attempt> {
-    let Some(store) = store else {
-        return Ok(keys::delivery(home, options, choice)?);
-    };
+) -> Result<(PkiDelivery, BTreeMap<String, String>), Attempt> {
+    let mut secrets = BTreeMap::new();
+    if way == Way::Env {
+        return Ok((keys::delivery(home, options, choice)?, secrets));
+    }
     let path = store::folder(&options.service.name);
     let mut digests = BTreeMap::new();
     for component in keys::components(options, choice) {
@@ -111,10 +113,10 @@ pub(super) async fn deliver(
             continue;
         }
         let text = keys::bundle(home, component)?.to_json();
-        store.put(&pki_secret(&path, component), &text).await?;
         digests.insert(component, hex(&Sha256::digest(&text)));
+        secrets.insert(pki_secret(&path, component), text);
     }
-    Ok(PkiDelivery::Secrets { path, digests })
+    Ok((PkiDelivery::Secrets { path, digests }, secrets))
 }
 
 fn hex(bytes: &[u8]) -> String {

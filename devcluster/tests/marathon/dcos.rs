@@ -13,6 +13,7 @@ use axum::routing::get;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use devcluster::dcos::auth::Accounts;
+use devcluster::dcos::secrets::Secrets;
 use devcluster::dcos::{Config, start};
 use packaging::universe::repository::Format;
 use serde_json::{Value, json};
@@ -337,20 +338,21 @@ async fn with_service_accounts_only_who_has_logged_in_comes_in() {
         release: "2.1".to_owned(),
         work_dir: dir.path().to_owned(),
         accounts: Accounts::new(&accounts, Duration::from_secs(60)).unwrap(),
-        secrets: Default::default(),
+        secrets: Secrets::new(Some(dir.path().join("secrets")), &BTreeMap::new()).unwrap(),
         poll: Duration::from_millis(100),
     };
     let running = start(config, stop.clone()).await.unwrap();
     let _stop = stop.drop_guard();
     let client = super::support::client();
     let url = |path: &str| format!("http://{}{path}", running.address());
+    for path in ["/capabilities", "/secrets/v1/secret/default/kubernetes/sa"] {
+        let asked = client.get(url(path)).send().await.unwrap();
+        assert_eq!(asked.status(), 401, "{path}");
+        let forged = client.get(url(path)).header("authorization", "token=a.b.c");
+        assert_eq!(forged.send().await.unwrap().status(), 401, "{path}");
+    }
     let answer = client.get(url("/capabilities")).send().await.unwrap();
-    assert_eq!(answer.status(), 401);
     assert_eq!(answer.headers()["www-authenticate"], "acsjwt");
-    let forged = client
-        .get(url("/capabilities"))
-        .header("authorization", "token=a.b.c");
-    assert_eq!(forged.send().await.unwrap().status(), 401);
     let login = json!({"uid": "kubernetes", "token": "e30.e30.e30"}).to_string();
     let answer = client
         .post(url("/acs/api/v1/auth/login"))
@@ -359,4 +361,14 @@ async fn with_service_accounts_only_who_has_logged_in_comes_in() {
         .await
         .unwrap();
     assert_eq!(answer.status(), 401);
+}
+
+#[tokio::test]
+async fn open_dcos_has_no_secret_store() {
+    let dcos = Dcos::start().await;
+    let url = format!("{}/secrets/v1/secret/default/kubernetes/sa", dcos.base);
+    let put = dcos.world.client.put(&url).body("{\"value\": \"x\"}");
+    assert_eq!(put.send().await.unwrap().status(), 404);
+    let get = dcos.world.client.get(&url).send().await.unwrap();
+    assert_eq!(get.status(), 404);
 }

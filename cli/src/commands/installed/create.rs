@@ -178,6 +178,7 @@ pub(super) async fn run(
             replacing: None,
             framework_id: None,
             before: None,
+            snapshots: Vec::new(),
         },
     };
     if dry {
