@@ -366,6 +366,7 @@ mod tests {
             },
             dir: dir.to_owned(),
             secret: None,
+            token: Default::default(),
             board: std::sync::Arc::default(),
         }
     }
