@@ -207,6 +207,14 @@ impl Site {
         serde_json::from_slice(&output.stdout).unwrap_or_default()
     }
 
+    /// Ends the time for which Marathon waits after an app's failures.
+    pub fn reset_delay(&self, app: &str) {
+        let app = app.trim_start_matches('/');
+        let url = format!("{}/v2/queue/{app}/delay", self.marathon);
+        // There is none where the app is just being started.
+        let _ = self.curl().args(["-sXDELETE", &url]).output().unwrap();
+    }
+
     /// What the Mesos master says.
     pub fn state(&self) -> Value {
         let url = format!("http://{}/state", self.master);
