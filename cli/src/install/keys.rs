@@ -112,10 +112,7 @@ pub fn delivery(home: &Home, options: &Options, choice: &Choice) -> Result<PkiDe
     Ok(match choice.pki.as_str() {
         "secrets" => PkiDelivery::Secrets {
             digests: Default::default(),
-            path: match options.pki.secret_path.as_str() {
-                "" => options.service.name.clone(),
-                path => path.to_owned(),
-            },
+            path: options.pki.secret_path.clone(),
         },
         "file" => PkiDelivery::File {
             directory: options.pki.file.clone(),

@@ -32,6 +32,39 @@ pub struct Program {
     pub env: Vec<(String, String)>,
     /// How long it may take to end after SIGTERM.
     pub grace: Duration,
+    /// Where it says whether it has been told to end already, if telling it twice does harm.
+    pub ready: Option<Ready>,
+}
+
+/// A program that ends gracefully at its first SIGTERM and at once at its second: an API server.
+///
+/// Mesos' command executor sends SIGTERM to all processes of a task, Docker to the first one only. So
+/// whoever has a SIGTERM of his own cannot know whether his child has it, too. The child shows it: it
+/// is not ready any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ready {
+    /// Answers with a success until it has been told.
+    pub url: String,
+    /// Who signed the certificate there.
+    pub authority: Option<PathBuf>,
+}
+
+impl Ready {
+    /// How soon a program that was told shows it.
+    const SHOWS: Duration = Duration::from_millis(500);
+    /// How long an answer may take.
+    const PATIENCE: Duration = Duration::from_secs(2);
+
+    /// Whether it has not been told yet. One that does not answer is taken for told: should it not
+    /// be, its grace ends it.
+    async fn is_untold(&self) -> bool {
+        tokio::time::sleep(Self::SHOWS).await;
+        let Ok(client) = crate::http::client(self.authority.as_deref(), Self::PATIENCE) else {
+            return true;
+        };
+        let answer = client.get(&self.url).send().await;
+        answer.is_ok_and(|answer| answer.status().is_success())
+    }
 }
 
 /// Variables that hold or name secrets: no child gets them.
@@ -77,6 +110,7 @@ pub fn exec_with_parent(parent: u32, program: OsString, args: Vec<OsString>) -> 
         args,
         env: Vec::new(),
         grace: Duration::ZERO,
+        ready: None,
     })
 }
 
@@ -87,6 +121,7 @@ pub async fn run(programs: Vec<Program>) -> Result<u8, Error> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
     let begun = Instant::now();
     let (sender, mut ended) = mpsc::channel(programs.len().max(1));
+    let (tell, mut untold) = mpsc::channel(programs.len().max(1));
     let mut pids = Vec::new();
     let mut failed = None;
     for (member, program) in programs.iter().enumerate() {
@@ -118,13 +153,29 @@ pub async fn run(programs: Vec<Program>) -> Result<u8, Error> {
     loop {
         for effect in effects.drain(..) {
             match effect {
-                Effect::Terminate(member) => send(&programs, &pids, member, Signal::TERM),
+                Effect::Terminate(member) => match &programs[member].ready {
+                    // The first process of a container is the only one that is told.
+                    Some(ready) if std::process::id() != 1 => {
+                        let (ready, tell) = (ready.clone(), tell.clone());
+                        tokio::spawn(async move {
+                            if ready.is_untold().await {
+                                // The receiver lives as long as this function.
+                                let _ = tell.send(member).await;
+                            }
+                        });
+                    }
+                    _ => send(&programs, &pids, member, Signal::TERM),
+                },
                 Effect::Kill(member) => send(&programs, &pids, member, Signal::KILL),
                 Effect::Exit(code) => return failed.map_or(Ok(code), Err),
             }
         }
         let deadline = group.deadline().map(|at| begun + at);
         let event = tokio::select! {
+            Some(member) = untold.recv() => {
+                send(&programs, &pids, member, Signal::TERM);
+                continue;
+            }
             Some((member, status)) = ended.recv() => {
                 pids[member] = None;
                 end(&programs[member], member, status, group.ends())
@@ -200,5 +251,42 @@ async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::StatusCode;
+    use axum::routing::get;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_program_is_told_to_end_while_it_says_that_it_is_ready_and_never_after() {
+        let router = axum::Router::new()
+            .route("/ready", get(|| async { "ok" }))
+            .route("/ends", get(|| async { StatusCode::INTERNAL_SERVER_ERROR }));
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await;
+        let listener = listener.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = crate::serving::Server::on(listener, router, "a program").unwrap();
+        let untold = async |path: &str| {
+            let url = format!("http://{address}{path}");
+            let authority = None;
+            Ready { url, authority }.is_untold().await
+        };
+        assert!(untold("/ready").await);
+        assert!(!untold("/ends").await);
+        drop(server);
+    }
+
+    #[tokio::test]
+    async fn a_program_that_does_not_answer_is_taken_for_told() {
+        let port = seam::testing::free_port();
+        let ready = Ready {
+            url: format!("http://127.0.0.1:{port}/ready"),
+            authority: None,
+        };
+        assert!(!ready.is_untold().await);
     }
 }

@@ -20,7 +20,7 @@ use packaging::run::{
     SNAPSHOT_FILE,
 };
 
-use super::children::{self, Program};
+use super::children::{self, Program, Ready};
 use super::etcd::{self, Known, Start, Told};
 use super::{Error, Sandbox, balancer};
 use crate::cluster::prepare::process_files;
@@ -37,6 +37,7 @@ fn program(sandbox: &Sandbox, process: &Process) -> Result<Program, Error> {
         args: process.args.iter().map(OsString::from).collect(),
         env: process.env.clone(),
         grace: Duration::from_secs(process.stop_seconds),
+        ready: None,
     })
 }
 
@@ -231,6 +232,7 @@ pub(super) async fn api_server(sandbox: &Sandbox, run: &ApiServerRun) -> Result<
     let pki = sandbox.pki();
     let config_dir = sandbox.config_dir();
     let socket = sandbox.socket("konnectivity.sock");
+    let authority = pki.authority_certificate(Authority::Cluster);
     let local = format!("https://127.0.0.1:{}", run.port);
     let reviewer = kubeconfig(
         &pki,
@@ -277,7 +279,14 @@ pub(super) async fn api_server(sandbox: &Sandbox, run: &ApiServerRun) -> Result<
     let processes = [konnectivity, server];
     write_files(sandbox, &processes)?;
     let programs: Result<Vec<_>, _> = processes.iter().map(|p| program(sandbox, p)).collect();
-    stay(programs?).await
+    let mut programs = programs?;
+    if let Some(server) = programs.last_mut() {
+        server.ready = Some(Ready {
+            url: format!("https://127.0.0.1:{}/readyz", run.port),
+            authority: Some(authority),
+        });
+    }
+    stay(programs).await
 }
 
 /// A controller manager, with a balancer to the API servers.
@@ -382,6 +391,7 @@ pub(crate) async fn framework(
         args,
         env: vec![("RUST_LOG".to_owned(), spec.log_level.clone())],
         grace: Duration::from_secs(10),
+        ready: None,
     }])
     .await
 }
@@ -417,5 +427,6 @@ pub(super) fn proxy(sandbox: &Sandbox, spec: &RunSpec, run: &ProxyRun) -> Result
         args: args.into_iter().map(OsString::from).collect(),
         env: vec![("RUST_LOG".to_owned(), spec.log_level.clone())],
         grace: Duration::ZERO,
+        ready: None,
     }))
 }

@@ -116,7 +116,7 @@ fn all(service: &str) -> Vec<String> {
     let keys = Component::all(MOST_MEMBERS).into_iter();
     // The framework's keys are taken out of the state.
     keys.filter(|component| *component != Component::Framework)
-        .map(|component| pki_secret(&folder, component))
+        .map(|component| pki_secret(&folder, service, component))
         .chain([kubeconfig(service), state(service)])
         .collect()
 }

@@ -114,7 +114,7 @@ pub(super) fn delivery(
         }
         let text = keys::bundle(home, component)?.to_json();
         digests.insert(component, hex(&Sha256::digest(&text)));
-        secrets.insert(pki_secret(&path, component), text);
+        secrets.insert(pki_secret(&path, &options.service.name, component), text);
     }
     Ok((PkiDelivery::Secrets { path, digests }, secrets))
 }

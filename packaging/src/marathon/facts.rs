@@ -79,7 +79,9 @@ pub enum EtcdStorage {
 pub enum PkiDelivery {
     /// Marathon's secrets, below this path.
     Secrets {
-        /// `kubernetes`: the API servers' keys are the secret `kubernetes/pki-apiserver`.
+        /// `keys`: the API servers' keys are the secret `keys/pki-apiserver`. Empty: each secret is
+        /// below the folder of its app, `kubernetes-cp/pki-apiserver` and
+        /// `kubernetes/pki-framework`.
         path: String,
         /// SHA-256 of what each secret holds, for who puts it there: an app whose keys change
         /// changes with them, and Marathon starts it again. Empty where an operator brings them.

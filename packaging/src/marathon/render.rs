@@ -170,9 +170,14 @@ pub fn app_id(cluster: &str, component: Component) -> Result<AppId, super::BadAp
     })
 }
 
-/// The secret with a component's keys, below a path of the store.
-pub fn pki_secret(path: &str, component: Component) -> String {
-    format!("{path}/pki-{component}")
+/// The secret with a component's keys, below a path of the store; with an empty one below the folder
+/// of the component's app, which is where DC/OS lets that app use it.
+pub fn pki_secret(path: &str, cluster: &str, component: Component) -> String {
+    match (path, component) {
+        ("", Component::Framework) => format!("{cluster}/pki-{component}"),
+        ("", _) => format!("{cluster}-cp/pki-{component}"),
+        (path, _) => format!("{path}/pki-{component}"),
+    }
 }
 
 /// Programs that a component's task needs besides `k8sm`, by file name.
@@ -371,7 +376,8 @@ impl Cluster<'_> {
     fn keys(&self, app: &mut App, component: Component) -> Result<(), RenderError> {
         match &self.facts.pki {
             PkiDelivery::Secrets { path, digests } => {
-                self.secret(app, PKI_ENV, "pki", &pki_secret(path, component));
+                let source = pki_secret(path, &self.options.service.name, component);
+                self.secret(app, PKI_ENV, "pki", &source);
                 if let Some(digest) = digests.get(&component) {
                     app.labels.insert(PKI_LABEL.to_owned(), digest.clone());
                 }

@@ -9,6 +9,7 @@ use packaging::install::judge::World;
 use packaging::install::plan;
 use packaging::install::preflight::{self, Agent, Choice, Level};
 use packaging::install::probe::{self, Probe};
+use packaging::marathon::pki_secret;
 use packaging::options::Options;
 
 use super::backup::Restoring;
@@ -461,14 +462,15 @@ pub(super) fn tell_about_keys(
     progress: &Progress,
 ) -> Result<(), install::Error> {
     let how = match record.choice.pki.as_str() {
-        "secrets" => format!(
-            "secrets below {}: pki-<component> with the content of <component>.json",
-            if options.pki.secret_path.is_empty() {
-                &record.name
-            } else {
-                &options.pki.secret_path
-            }
-        ),
+        "secrets" => {
+            let path = &options.pki.secret_path;
+            let all = keys::components(options, &record.choice).into_iter();
+            let secret = |c| format!("{} ({c}.json)", pki_secret(path, &record.name, c));
+            format!(
+                "secrets: {}",
+                all.map(secret).collect::<Vec<_>>().join(", ")
+            )
+        }
         "file" => format!(
             "files <component>.json in {} on the agents, mode 0600",
             options.pki.file

@@ -129,7 +129,9 @@ fn slow_commands_that_are_killed_after_each_of_their_steps_go_on() {
 
     here.killed_after_each_step(&["stop", "--yes"], &["stop", "--yes"]);
     assert_eq!(site.frameworks(), ["marathon"]);
+    let artifacts = here.serve_artifacts();
     here.killed_after_each_step(&["start"], &["start"]);
+    drop(artifacts);
     assert_eq!(here.status()["healthy"], true);
 
     let uninstall = ["uninstall", "--yes"];

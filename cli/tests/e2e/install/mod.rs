@@ -120,17 +120,18 @@ fn a_cluster_installed_by_marathon_is_changed_stopped_and_removed_without_a_trac
 
 /// The operator's part: the keys become secrets under the names that are wanted.
 fn keys_are_secrets(here: &Installed<'_>) {
-    let secrets = here.cluster.dir().join("secrets/kubernetes");
-    std::fs::create_dir_all(&secrets).unwrap();
-    for component in [
-        "etcd-0",
-        "apiserver",
-        "controller-manager",
-        "proxy",
-        "framework",
+    let secrets = here.cluster.dir().join("secrets");
+    for (folder, component) in [
+        ("kubernetes-cp", "etcd-0"),
+        ("kubernetes-cp", "apiserver"),
+        ("kubernetes-cp", "controller-manager"),
+        ("kubernetes-cp", "proxy"),
+        ("kubernetes", "framework"),
     ] {
+        let folder = secrets.join(folder);
+        std::fs::create_dir_all(&folder).unwrap();
         let bundle = here.bundles().join(format!("{component}.json"));
-        std::os::unix::fs::symlink(bundle, secrets.join(format!("pki-{component}"))).unwrap();
+        std::os::unix::fs::symlink(bundle, folder.join(format!("pki-{component}"))).unwrap();
     }
 }
 

@@ -487,6 +487,23 @@ impl<'a> Installed<'a> {
         self.args.iter().filter(serves).cloned().collect()
     }
 
+    /// Serves the artifacts where the installation did, until it is dropped: for what may start apps
+    /// on agents that have not fetched before.
+    pub fn serve_artifacts(&self) -> Running {
+        let listen = self.args.iter();
+        let listen = listen.filter_map(|a| a.strip_prefix("--serve-listen="));
+        let listen = format!(
+            "--listen={}",
+            listen.clone().next().expect("it served them")
+        );
+        let dir = self.cluster.dir().join(self.state).join("artifacts");
+        let dir = dir.display().to_string();
+        let words = ["artifacts", "serve", &dir, &listen];
+        let mut command = self.cluster.command_in(self.state, &words);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        Running(command.spawn().unwrap())
+    }
+
     /// The directory into which the apps' keys are written for whoever brings them.
     pub fn bundles(&self) -> PathBuf {
         self.cluster.dir().join(self.state).join("bundles")

@@ -38,7 +38,7 @@ pub fn case(name: &str) -> (Options, Facts) {
         "secrets" => {
             facts.pki = PkiDelivery::Secrets {
                 digests: Default::default(),
-                path: "kubernetes".to_owned(),
+                path: String::new(),
             };
             "{service: {principal: kubernetes, secret_name: kubernetes/mesos}, pki: {source: secrets}}"
         }

@@ -210,7 +210,7 @@ fn an_upgrade_replaces_one_task_at_a_time_whatever_the_number() {
 }
 
 #[test]
-fn every_component_has_its_own_keys_in_the_secret_store() {
+fn every_component_has_its_own_keys_in_the_secret_store_where_dcos_lets_its_app_use_them() {
     let (options, facts) = case("secrets");
     let sources: Vec<String> = render(&options, &facts)
         .unwrap()
@@ -220,13 +220,13 @@ fn every_component_has_its_own_keys_in_the_secret_store() {
     assert_eq!(
         sources,
         [
-            "kubernetes/pki-etcd-0",
-            "kubernetes/pki-etcd-1",
-            "kubernetes/pki-etcd-2",
-            "kubernetes/pki-apiserver",
-            "kubernetes/pki-controller-manager",
+            "kubernetes-cp/pki-etcd-0",
+            "kubernetes-cp/pki-etcd-1",
+            "kubernetes-cp/pki-etcd-2",
+            "kubernetes-cp/pki-apiserver",
+            "kubernetes-cp/pki-controller-manager",
             "kubernetes/pki-framework",
-            "kubernetes/pki-proxy"
+            "kubernetes-cp/pki-proxy"
         ]
     );
     assert_eq!(

@@ -11,8 +11,9 @@ group! {
         /// everybody who may read Marathon's apps can read; `auto`: `secrets` where Marathon has
         /// them, else `env`.
         source: String = "auto".to_owned(), [one_of(&["auto", "secrets", "file", "uri", "env"])];
-        /// Path in the secret store below which the secrets are; empty: `service.name`, and for
-        /// the DC/OS package, which stores them itself, `<service.name>-cp`.
+        /// Path in the secret store below which the secrets are; empty: the folder of each app,
+        /// `<service.name>-cp` and for the framework's `<service.name>`, since DC/OS lets an app use
+        /// only secrets in a folder that its id begins with.
         secret_path: String = String::new(), [optional(), format(Format::SecretPath), advanced()];
         /// Directory on the agents with one file per component, `<component>.json`, for `file`.
         file: String = String::new(), [optional(), format(Format::Path)];
