@@ -38,6 +38,9 @@ pub struct Outcome {
     pub answered: usize,
     /// The others: when, and why.
     pub failed: Vec<String>,
+    /// Those whose write was lost on its way to etcd's leader, because that stopped being it. They
+    /// are answered 500 after a while; no client repeats such a request by itself.
+    pub without_leader: Vec<String>,
     /// How long the slowest took.
     pub slowest: Duration,
 }
@@ -65,11 +68,17 @@ impl Load {
                 let started = Instant::now();
                 match round(counter.fetch_add(1, Ordering::Relaxed)) {
                     Ok(()) => outcome.answered += 1,
-                    Err(why) if outcome.failed.len() < MOST => {
-                        let at = begun.elapsed().as_secs_f64();
-                        outcome.failed.push(format!("{at:.1} s: {why}"));
+                    Err(why) => {
+                        let of_etcd = why.contains("etcdserver: ");
+                        let failures = match of_etcd {
+                            true => &mut outcome.without_leader,
+                            false => &mut outcome.failed,
+                        };
+                        if failures.len() < MOST {
+                            let at = begun.elapsed().as_secs_f64();
+                            failures.push(format!("{at:.1} s: {why}"));
+                        }
                     }
-                    Err(_) => {}
                 }
                 outcome.slowest = outcome.slowest.max(started.elapsed());
                 let pause = rand::rng().random_range(PACE);
@@ -109,7 +118,8 @@ pub struct Doors {
 /// What came of one try.
 enum Tried {
     Answer(Result<Value, String>),
-    /// The server has not looked at the request: it may be sent again, as any client does it.
+    /// The server has not looked at the request, or says when to repeat it: it is sent again, as
+    /// any client of Kubernetes does it.
     NotBegun(String),
 }
 
@@ -251,6 +261,7 @@ async fn attempt(
     }
     let result = async {
         let answer = answer.await?;
+        let again = answer.headers().contains_key("retry-after");
         let (status, mut body) = (answer.status(), answer.into_body());
         let mut bytes = Vec::new();
         while let Some(piece) = body.data().await {
@@ -258,10 +269,14 @@ async fn attempt(
             body.flow_control().release_capacity(piece.len())?;
             bytes.extend(piece);
         }
-        Ok::<_, h2::Error>((status, bytes))
+        Ok::<_, h2::Error>((status, again, bytes))
     };
     match result.await {
-        Ok((status, bytes)) => {
+        Ok((status, true, _)) if !status.is_success() => {
+            // A second, says an API server that is about to end; by then it takes no connection.
+            Tried::NotBegun(format!("{status}, to be repeated"))
+        }
+        Ok((status, _, bytes)) => {
             *connection = Some(sender);
             Tried::Answer(match status.is_success() {
                 true => serde_json::from_slice(&bytes).map_err(|e| e.to_string()),

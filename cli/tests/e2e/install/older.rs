@@ -109,15 +109,23 @@ fn slow_a_cluster_of_the_version_before_is_upgraded_under_load() {
     for (kind, outcome) in &outcomes {
         eprintln!("{kind}: {outcome:?}");
     }
+    let mut without_leader = 0;
     for (kind, outcome) in &outcomes {
         assert_eq!(outcome.failed, Vec::<String>::new(), "{kind}");
+        without_leader += outcome.without_leader.len();
     }
+    // etcd drops what reaches a leader that hands over; each of its three members is that once at
+    // most, and each kind of load has one request at a time.
+    assert!(without_leader <= 6, "{without_leader}");
     for kind in ["kept", "fresh"] {
         let label = format!("load={kind}");
         let written = here.kubectl(&["get", "configmaps", "-l", &label, "-o", "name"]);
-        let wanted = outcomes.iter().find(|o| o.0 == format!("{kind}, write"));
-        let wanted = wanted.map_or(0, |o| o.1.answered);
-        assert_eq!(written.lines().count(), wanted, "no write is lost");
+        let written = written.lines().count();
+        let outcome = outcomes.iter().find(|o| o.0 == format!("{kind}, write"));
+        let outcome = &outcome.expect("there is such a load").1;
+        let most = outcome.answered + outcome.without_leader.len();
+        assert!(written >= outcome.answered, "a write was lost: {written}");
+        assert!(written <= most, "a write was doubled: {written}");
     }
 
     let back = here.k8sm_fails(&["upgrade", "--yes", &old, "--serve"], 1);
