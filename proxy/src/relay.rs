@@ -41,7 +41,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A connection is between two requests when the server spoke last and nothing was said for this
 /// long. Longer than the pieces of one answer are apart; a client that never rests so long is
 /// busy with requests one after the other.
-const AT_REST: Duration = Duration::from_millis(50);
+const AT_REST: Duration = Duration::from_millis(100);
 /// It is, too, when nothing at all was said for this long: HTTP/2's clients acknowledge what they
 /// got, and so speak last.
 const SILENT: Duration = Duration::from_secs(2);

@@ -29,7 +29,7 @@ use crate::status::{self, Status};
 use crate::tls::{ClientTls, TlsError};
 
 /// How long connections may then take to come to a rest between two requests.
-const LEAVE: Duration = Duration::from_secs(3);
+const LEAVE: Duration = Duration::from_secs(5);
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
 /// Files beside connections: listeners, probes, connections that wait for the next request.

@@ -220,9 +220,9 @@ async fn at_the_end_a_request_that_is_under_way_is_still_answered_and_then_its_c
     let first = first.await.unwrap().into_body();
     http_body_util::BodyExt::collect(first).await.unwrap();
     // One begins before the end, and lasts longer than connections have by themselves.
-    let slow = client.send_request(request(Method::GET, "/slow?1500", &[], ""));
+    let slow = client.send_request(request(Method::GET, "/slow?1200", &[], ""));
     wait("it is under way", async || {
-        server.seen().iter().any(|seen| seen.target == "/slow?1500")
+        server.seen().iter().any(|seen| seen.target == "/slow?1200")
     })
     .await;
     door.ask_to_end();
