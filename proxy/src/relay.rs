@@ -295,3 +295,7 @@ enum Passed {
     /// What the receiver did not take yet.
     Rest(Vec<u8>),
 }
+
+#[cfg(test)]
+#[path = "relay_tests.rs"]
+mod tests;

@@ -208,32 +208,3 @@ async fn at_the_end_listeners_close_and_connections_have_a_while() {
     let rest = tokio::time::timeout(Duration::from_secs(5), rest).await;
     assert!(matches!(rest.unwrap(), None | Some(Err(_))));
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn at_the_end_a_request_that_is_under_way_is_still_answered_and_then_its_connection_closed() {
-    let authority = Authority::new();
-    let server = ApiServer::start(&authority, "a").await;
-    let door = Door::open(&authority, &[&server], &["--drain-seconds=1"]).await;
-    door.wait_ready(1).await;
-    let mut client = connect_tls(&authority, door.at.tls.unwrap()).await;
-    let first = client.send_request(request(Method::GET, "/quick", &[], ""));
-    let first = first.await.unwrap().into_body();
-    http_body_util::BodyExt::collect(first).await.unwrap();
-    // One begins before the end, and lasts longer than connections have by themselves.
-    let slow = client.send_request(request(Method::GET, "/slow?1200", &[], ""));
-    wait("it is under way", async || {
-        server.seen().iter().any(|seen| seen.target == "/slow?1200")
-    })
-    .await;
-    door.ask_to_end();
-    let answer = tokio::time::timeout(DEADLINE, slow).await.unwrap().unwrap();
-    assert_eq!(answer.status(), StatusCode::OK);
-    let body = http_body_util::BodyExt::collect(answer.into_body()).await;
-    assert_eq!(body.unwrap().to_bytes(), "slow");
-    // At rest it is closed, and not in the midst of anything.
-    wait("the connection is closed", async || {
-        client.ready().await.is_err()
-    })
-    .await;
-    tokio::time::timeout(DEADLINE, door.close()).await.unwrap();
-}

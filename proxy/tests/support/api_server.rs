@@ -145,12 +145,6 @@ async fn answer(
     let query = request.uri().query().unwrap_or_default().to_owned();
     Ok(match path.as_str() {
         "/quick" => text(StatusCode::OK, "ok"),
-        "/slow" => {
-            // So many milliseconds.
-            let takes = query.parse().unwrap_or(0);
-            tokio::time::sleep(std::time::Duration::from_millis(takes)).await;
-            text(StatusCode::OK, "slow")
-        }
         "/name" => text(StatusCode::OK, &state.name),
         "/upgrade" => upgrade(request),
         _ if path.starts_with("/api/v1/") && query.contains("watch=1") => watch(&state, &path),
