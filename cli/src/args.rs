@@ -438,6 +438,8 @@ pub enum RunComponent {
     },
     /// Says over HTTP what a task sees on its agent
     Probe,
+    /// Brings the artifacts to where this agent keeps them
+    Keep,
     /// Becomes a program that ends with its parent
     #[command(hide = true)]
     Exec {

@@ -10,7 +10,7 @@
 //! | keeps the processes running | [`supervise`] |
 //! | removes everything again | [`clean`] |
 //! | the command of every Marathon app | [`run`] |
-//! | what agents and apps fetch | [`artifacts`] |
+//! | what agents and apps fetch | [`artifacts`], [`download`] |
 //! | images of the programs, and registries | [`images`] |
 //! | Marathon's REST API | [`marathon`] |
 //! | clusters on a Mesos with Marathon | [`install`] |
@@ -25,6 +25,7 @@ pub mod clean;
 pub mod cluster;
 pub mod commands;
 pub mod dcos_plugin;
+pub mod download;
 pub mod error;
 pub mod http;
 pub mod images;

@@ -72,6 +72,10 @@ pub struct Options {
     /// agents' machines trust.
     #[arg(long, env = "K8SM_ARTIFACTS_CA", value_name = "FILE")]
     pub artifacts_ca: Option<PathBuf>,
+    /// A directory with artifacts, as `k8sm artifacts build` writes it and as agents keep it: this
+    /// process serves all of them below `/artifacts`, for agents that are to keep them too.
+    #[arg(long, env = "K8SM_ARTIFACTS_DIR", value_name = "DIR")]
+    pub artifacts_dir: Option<PathBuf>,
     /// Address of the HTTP server: health, metrics, artifacts.
     #[arg(
         long,

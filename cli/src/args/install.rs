@@ -50,8 +50,8 @@ pub struct ArtifactsSource {
     /// the directory says]
     #[arg(long, value_name = "URL")]
     pub artifacts_url: Option<String>,
-    /// Serve the directory from this machine while the command runs. Apps that are started later on
-    /// agents that have not fetched before need it again: `k8sm artifacts serve`
+    /// Serve the directory from this machine while the command runs; agents keep what they need of
+    /// it in artifacts.agent_dir, so that nobody has to serve it later
     #[arg(long)]
     pub serve: bool,
     /// Where --serve listens

@@ -187,11 +187,7 @@ fn copy(source: &Path, target: &Path, mode: u32) -> Result<String, Error> {
         .set_permissions(std::fs::Permissions::from_mode(mode))
         .and_then(|()| output.sync_all())
         .map_err(Error::io("write", target))?;
-    Ok(digest
-        .finalize()
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect())
+    Ok(crate::upstream::cache::hex(&digest.finalize()))
 }
 
 /// Plain data as indented JSON.

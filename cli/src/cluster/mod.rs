@@ -20,6 +20,11 @@ pub enum Error {
     /// A file.
     #[error(transparent)]
     File(#[from] packaging::files::Error),
+    /// A program whose version nobody knows.
+    #[error(
+        "nobody knows which version of {0} there is, which names its image: the artifacts list none, and the program says none. `k8sm upstream build` and `k8sm artifacts build` make both anew"
+    )]
+    NoVersion(&'static str),
     /// A range in the settings.
     #[error(transparent)]
     Cidr(#[from] packaging::cidr::BadCidr),

@@ -24,15 +24,21 @@ pub const PAUSE_IMAGE: &str = "registry.k8s.io/pause:3.10.2";
 pub const HELLO_IMAGE: &str = "k8s.mesosphere.io/hello:v0.1.0";
 
 /// CoreDNS' image, by its upstream name.
-pub fn coredns_image(versions: &Versions) -> String {
-    let version = versions.get("coredns").unwrap_or("v0.0.0");
-    format!("registry.k8s.io/coredns/coredns:{version}")
+pub fn coredns_image(versions: &Versions) -> Result<String, Error> {
+    let version = version(versions, "coredns")?;
+    Ok(format!("registry.k8s.io/coredns/coredns:{version}"))
 }
 
 /// konnectivity's agent's image, by its upstream name.
-pub fn konnectivity_image(versions: &Versions) -> String {
-    let version = versions.get("proxy-agent").unwrap_or("v0.0.0");
-    format!("registry.k8s.io/kas-network-proxy/proxy-agent:{version}")
+pub fn konnectivity_image(versions: &Versions) -> Result<String, Error> {
+    let version = version(versions, "proxy-agent")?;
+    Ok(format!(
+        "registry.k8s.io/kas-network-proxy/proxy-agent:{version}"
+    ))
+}
+
+fn version<'a>(versions: &'a Versions, program: &'static str) -> Result<&'a str, Error> {
+    versions.get(program).ok_or(Error::NoVersion(program))
 }
 
 /// Whether this machine has a name server.

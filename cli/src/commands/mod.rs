@@ -113,6 +113,7 @@ fn run_component(component: RunComponent) -> Result<ExitCode, Error> {
         RunComponent::Framework { args } if args.is_empty() => "framework",
         RunComponent::Framework { args } => return Ok(crate::run::run_package(&args)?),
         RunComponent::Probe => return Ok(crate::run::run_probe()?),
+        RunComponent::Keep => return Ok(crate::run::run_keep()?),
         RunComponent::Exec {
             parent,
             program,

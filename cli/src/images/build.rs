@@ -212,7 +212,7 @@ fn fingerprint(image: &Image, compression: Compression) -> Result<String, Error>
             hash.update(format!("{} {} {} ", m.len(), m.mtime(), m.mtime_nsec()));
         }
     }
-    Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
+    Ok(crate::upstream::cache::hex(&hash.finalize()))
 }
 
 #[cfg(test)]

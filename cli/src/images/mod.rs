@@ -163,8 +163,11 @@ mod tests {
         };
         assert_eq!(of("pause"), prepare::PAUSE_IMAGE);
         assert_eq!(of("hello"), prepare::HELLO_IMAGE);
-        assert_eq!(of("coredns"), prepare::coredns_image(&Versions::pinned()));
-        let konnectivity = prepare::konnectivity_image(&Versions::pinned());
+        assert_eq!(
+            of("coredns"),
+            prepare::coredns_image(&Versions::pinned()).unwrap()
+        );
+        let konnectivity = prepare::konnectivity_image(&Versions::pinned()).unwrap();
         assert_eq!(of("konnectivity-agent"), konnectivity);
     }
 

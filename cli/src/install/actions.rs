@@ -169,8 +169,8 @@ fn manifests(work: &Work<'_>) -> Result<Vec<serde_json::Value>, Error> {
         dns_address: dns.service_ip.parse().unwrap_or_else(|_| nth(10).into()),
         dns_domain: dns.domain.clone(),
         dns_upstream: upstream(&dns.nameservers),
-        coredns_image: prepare::coredns_image(&versions),
-        konnectivity_image: prepare::konnectivity_image(&versions),
+        coredns_image: prepare::coredns_image(&versions)?,
+        konnectivity_image: prepare::konnectivity_image(&versions)?,
         konnectivity_host: host.into(),
         konnectivity_port: port,
     };

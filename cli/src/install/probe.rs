@@ -44,11 +44,17 @@ pub async fn run(
     let found = collect(site, &id, &agents, step).await;
     // In any case: what is left of it is removed by the installation otherwise.
     site.marathon.delete(&id, true).await?;
+    gone(site, &id).await?;
+    found
+}
+
+/// Waits until Marathon has forgotten an app that was deleted.
+pub(super) async fn gone(site: &Site, id: &str) -> Result<(), Error> {
     let begun = Instant::now();
-    while begun.elapsed() < GOING && site.marathon.app(&id).await?.is_some() {
+    while begun.elapsed() < GOING && site.marathon.app(id).await?.is_some() {
         tokio::time::sleep(EVERY).await;
     }
-    found
+    Ok(())
 }
 
 async fn collect(
@@ -68,7 +74,7 @@ async fn collect(
             break;
         }
         app = site.marathon.apps_below(&[id]).await?.pop();
-        for (agent, url) in places(app.as_ref(), agents) {
+        for (agent, url) in places(app.as_ref(), agents, PROBE_PATH) {
             if answers.contains_key(&agent) {
                 continue;
             }
@@ -85,7 +91,7 @@ async fn collect(
         tokio::time::sleep(EVERY).await;
     }
     let silent = match answers.len() < agents.len() {
-        true => why(site, id, app.as_ref()).await,
+        true => why(site, id, app.as_ref(), PATIENCE).await,
         false => String::new(),
     };
     Ok(agents
@@ -111,8 +117,12 @@ async fn collect(
         .collect())
 }
 
-/// Where probes answer, by agent.
-fn places(app: Option<&AppState>, agents: &[&Agent]) -> Vec<(String, String)> {
+/// Where tasks answer below `path`, by agent.
+pub(super) fn places(
+    app: Option<&AppState>,
+    agents: &[&Agent],
+    path: &str,
+) -> Vec<(String, String)> {
     let tasks = app.map(|a| a.tasks.as_slice()).unwrap_or_default();
     tasks
         .iter()
@@ -122,7 +132,7 @@ fn places(app: Option<&AppState>, agents: &[&Agent]) -> Vec<(String, String)> {
                 .address
                 .map_or_else(|| task.host.clone(), |a| a.to_string());
             let port = task.ports.first()?;
-            let url = format!("http://{address}:{port}{PROBE_PATH}");
+            let url = format!("http://{address}:{port}{path}");
             Some((agent.hostname.clone(), url))
         })
         .collect()
@@ -142,7 +152,12 @@ async fn ask(client: &reqwest::Client, url: &str) -> Option<(Report, f64)> {
 }
 
 /// Why not all of them have answered, as far as Marathon knows.
-async fn why(site: &Site, id: &str, app: Option<&AppState>) -> String {
+pub(super) async fn why(
+    site: &Site,
+    id: &str,
+    app: Option<&AppState>,
+    patience: Duration,
+) -> String {
     let queue = site.marathon.queue().await.unwrap_or_default();
     let waits = queue.iter().find(|q| q.app == id).map(|q| q.why());
     let failed = app
@@ -150,7 +165,7 @@ async fn why(site: &Site, id: &str, app: Option<&AppState>) -> String {
         .map(|f| format!("{} on {}: {}", f.state, f.host, f.message));
     let known: Vec<String> = failed.into_iter().chain(waits).collect();
     match known.is_empty() {
-        true => format!("nothing came within {} s", PATIENCE.as_secs()),
+        true => format!("nothing came within {} s", patience.as_secs()),
         false => known.join("; "),
     }
 }

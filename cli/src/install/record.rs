@@ -11,11 +11,12 @@
 //! | `pause` | an upgrade that is under way shall stop between two steps |
 //! | `lock` | held by a command that changes something |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use packaging::files::{SECRET, make_dir, read_optional, write_atomic};
 use packaging::install::artifacts::Manifest;
+use packaging::install::keep::url;
 use packaging::install::preflight::Choice;
 use packaging::run::MemberState;
 use rustix::fs::{FlockOperation, flock};
@@ -80,6 +81,9 @@ pub struct Record {
     pub artifacts_url: String,
     /// Their list.
     pub artifacts: Manifest,
+    /// Agents that keep them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Kept>,
     /// Folder of the upstream programs that it was installed with, if that was said.
     #[serde(default)]
     pub programs: Option<PathBuf>,
@@ -98,6 +102,17 @@ pub struct Record {
     /// Snapshots of etcd that lie on agents.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub snapshots: Vec<Snapshot>,
+}
+
+/// Agents that keep artifacts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The directory there.
+    pub dir: String,
+    /// Host names of those that have everything.
+    pub agents: BTreeSet<String>,
+    /// Host names of all that may have something.
+    pub touched: BTreeSet<String>,
 }
 
 /// A snapshot of etcd on an agent.
@@ -120,6 +135,9 @@ pub struct Before {
     pub artifacts_url: String,
     /// Their list.
     pub artifacts: Manifest,
+    /// Host names of agents that had them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub kept: BTreeSet<String>,
 }
 
 /// The directory of an installation.
@@ -282,6 +300,29 @@ impl Record {
     /// The version that this program writes.
     pub fn current_version() -> u32 {
         VERSION
+    }
+
+    /// The agents that keep the artifacts, where the apps' are from there.
+    pub fn kept_in_use(&self) -> Option<&Kept> {
+        let kept = self.kept.as_ref()?;
+        (self.artifacts_url == url(&kept.dir)).then_some(kept)
+    }
+
+    /// From now on its artifacts are those that agents keep.
+    pub fn keep_by(&mut self, plan: &super::keep::Plan) {
+        self.kept = Some(plan.kept(self.kept.as_ref()));
+        self.artifacts_url = url(&plan.dir);
+    }
+
+    /// Something of its artifacts may lie on these agents from now on.
+    pub fn touched_by(&mut self, plan: &super::keep::Plan) {
+        let kept = self.kept.get_or_insert_with(|| Kept {
+            dir: plan.dir.clone(),
+            agents: BTreeSet::new(),
+            touched: BTreeSet::new(),
+        });
+        let hosts = plan.agents.iter().map(|a| a.hostname.clone());
+        kept.touched.extend(hosts);
     }
 
     /// The options.

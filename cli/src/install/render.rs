@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use packaging::install::artifacts::Manifest;
 use packaging::install::plan::Wanted;
 use packaging::install::preflight::{Choice, version};
-use packaging::marathon::{App, Artifact, Facts, PkiDelivery, lint, render};
+use packaging::marathon::{App, Artifact, Facts, KeptBy, PkiDelivery, lint, render};
 use packaging::run::MemberState;
 
 use super::{Error, Home, Record, Site, keys};
@@ -41,6 +41,10 @@ pub(crate) fn facts(
         api_hosts: choice.api_hosts.clone(),
         pki: delivery,
         artifacts: artifacts(&record.artifacts, &record.artifacts_url)?,
+        kept: record.kept_in_use().map(|kept| KeptBy {
+            dir: kept.dir.clone(),
+            agents: kept.agents.iter().cloned().collect(),
+        }),
         one_app: false,
     })
 }

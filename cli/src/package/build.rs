@@ -92,7 +92,7 @@ pub(super) mod tests {
         for name in packaging::universe::source::artifact_names() {
             let content = format!("the program {name}");
             let digest = Sha256::digest(content.as_bytes());
-            let sha256: String = digest.iter().map(|b| format!("{b:02x}")).collect();
+            let sha256: String = crate::upstream::cache::hex(&digest);
             std::fs::create_dir_all(dir.join(&sha256)).unwrap();
             std::fs::write(dir.join(&sha256).join(name), &content).unwrap();
             files.insert(

@@ -17,6 +17,7 @@ pub mod children;
 mod components;
 pub mod etcd;
 pub mod group;
+mod keep;
 mod keys;
 mod probe;
 mod sandbox;
@@ -118,13 +119,18 @@ pub enum Error {
     /// Signals.
     #[error("wait for signals: {0}")]
     Signals(std::io::Error),
-    /// A probe that was not told what to look at.
-    #[error("K8SM_PROBE is not set: `k8sm run probe` is the command of an app of `k8sm install`")]
-    NoProbe,
-    /// A probe that does not understand it.
-    #[error("read K8SM_PROBE: {0}; it is written by k8sm for the program of its own version")]
-    Probe(serde_json::Error),
-    /// A probe without a port.
+    /// A task of a moment that was not told what to do.
+    #[error("{0} is not set: this is the command of an app of `k8sm install`")]
+    NoTask(&'static str),
+    /// One that does not understand it.
+    #[error("read {variable}: {source}; it is written by k8sm for the program of its own version")]
+    Task {
+        /// Where it is said.
+        variable: &'static str,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+    /// One without a port.
     #[error("PORT0 is not set, or no port: Marathon gives one to each task")]
     NoPort,
     /// A port that cannot be had.
@@ -157,6 +163,11 @@ pub fn run_package(args: &[String]) -> Result<ExitCode, Error> {
 /// Looks at this agent, and says over HTTP what there is.
 pub fn run_probe() -> Result<ExitCode, Error> {
     runtime()?.block_on(probe::run())
+}
+
+/// Brings the artifacts to where this agent keeps them.
+pub fn run_keep() -> Result<ExitCode, Error> {
+    runtime()?.block_on(keep::run())
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Error> {

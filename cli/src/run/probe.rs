@@ -24,8 +24,11 @@ const PORT_ENV: &str = "PORT0";
 
 /// Looks, and answers until it is ended.
 pub async fn run() -> Result<ExitCode, Error> {
-    let text = std::env::var(PROBE_ENV).map_err(|_| Error::NoProbe)?;
-    let probe: Probe = serde_json::from_str(&text).map_err(Error::Probe)?;
+    let text = std::env::var(PROBE_ENV).map_err(|_| Error::NoTask(PROBE_ENV))?;
+    let probe: Probe = serde_json::from_str(&text).map_err(|source| Error::Task {
+        variable: PROBE_ENV,
+        source,
+    })?;
     let port = std::env::var(PORT_ENV).ok().and_then(|p| p.parse().ok());
     let port: u16 = port.ok_or(Error::NoPort)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;

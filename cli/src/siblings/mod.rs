@@ -161,9 +161,7 @@ impl Service {
         let site = Site::connect_as(url, ca, master, credentials).await?;
         Ok((site, store))
     }
-}
 
-impl Service {
     /// The file with the service account's token.
     async fn token(&self, account: Account) -> Result<PathBuf, Attempt> {
         let file = self.token.get_or_try_init(|| async {

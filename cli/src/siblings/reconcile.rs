@@ -166,6 +166,7 @@ async fn record(
             first_start_until: now + FIRST_START_SECONDS,
             artifacts_url: String::new(),
             artifacts: manifest(service),
+            kept: None,
             programs: None,
             etcd_states: Default::default(),
             replacing: None,

@@ -50,7 +50,7 @@ pub(super) async fn attempt(service: &Service) -> Result<(), Attempt> {
         }
         there
     });
-    let wipes = install::wipes(&record)?;
+    let wipes = install::wipes(&record, &[])?;
     let ids: Vec<String> = wipes.iter().map(|w| w.id.clone()).collect();
     let steps: Vec<Step> = plan::uninstall(name, &world, false, &ids)
         .into_iter()

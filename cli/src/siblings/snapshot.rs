@@ -12,15 +12,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use packaging::install::judge::World;
 use packaging::install::plan::{AppPlan, Part, What};
 use packaging::marathon::Artifact;
 use packaging::options::Options;
-use sha2::{Digest as _, Sha256};
-use tokio::io::AsyncWriteExt as _;
 
 use super::Service;
+use crate::download;
 use crate::install::record::Snapshot;
 use crate::install::{Home, Phase, Record, etcd};
 
@@ -48,13 +46,8 @@ pub(crate) enum Error {
     #[error("nobody says where etcdctl can be fetched, which takes the snapshot before a change")]
     NoProgram,
     /// etcdctl cannot be fetched.
-    #[error("fetch etcdctl, which takes the snapshot before a change, from {uri}: {reason}")]
-    Fetch {
-        /// From where.
-        uri: String,
-        /// Why not.
-        reason: String,
-    },
+    #[error("{0}; etcdctl takes the snapshot before a change, so nothing was changed")]
+    Fetch(#[from] download::Error),
     /// The snapshot.
     #[error("{0}; nothing was changed, since there is no snapshot to go back to")]
     Etcd(#[from] etcd::Error),
@@ -181,65 +174,20 @@ fn surplus(dir: &Path) -> Result<Vec<PathBuf>, packaging::files::Error> {
     Ok(all)
 }
 
-/// Brings the program, unless it is there. It appears whole, with the content that was meant.
+/// Brings the program, unless it is there.
 async fn fetch(dir: &Path, artifact: &Artifact) -> Result<(), Error> {
     let path = dir.join(PROGRAM);
     if path.is_file() {
         return Ok(());
     }
     packaging::files::make_dir(dir, 0o700)?;
-    let failed = |reason: String| Error::Fetch {
-        uri: crate::instance::without_password(&artifact.uri),
-        reason,
-    };
-    let https = artifact.uri.starts_with("https:");
-    let client = crate::http::public_client(None, https, FETCH_PATIENCE)
-        .map_err(|e| failed(crate::error::chain(&e)))?;
-    let wrong = |e: reqwest::Error| failed(crate::error::chain(&e.without_url()));
-    let answer = client.get(&artifact.uri).send().await.map_err(wrong)?;
-    let answer = answer.error_for_status().map_err(wrong)?;
-    let half = dir.join(format!("{PROGRAM}.part"));
-    let write = |source| packaging::files::Error::Write {
-        path: half.clone(),
-        source,
-    };
-    let mut file = tokio::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o700)
-        .open(&half)
-        .await
-        .map_err(write)?;
-    let (mut digest, mut size) = (Sha256::new(), 0);
-    let mut stream = answer.bytes_stream();
-    while let Some(bytes) = stream.next().await {
-        let bytes = bytes.map_err(wrong)?;
-        size += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        if size > artifact.size {
-            return Err(failed(format!("it has more than {} bytes", artifact.size)));
-        }
-        digest.update(&bytes);
-        file.write_all(&bytes).await.map_err(write)?;
-    }
-    file.sync_all().await.map_err(write)?;
-    drop(file);
-    let found: String = digest
-        .finalize()
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect();
-    if found != artifact.sha256 {
-        return Err(failed(format!(
-            "it has the SHA-256 {found}, where {} is wanted",
-            artifact.sha256
-        )));
-    }
-    Ok(std::fs::rename(&half, &path).map_err(write)?)
+    Ok(download::fetch(artifact, &path, 0o700, FETCH_PATIENCE, |_| ()).await?)
 }
 
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest as _, Sha256};
+
     use super::*;
 
     fn plan(app: &str, what: What) -> AppPlan {
@@ -296,41 +244,6 @@ mod tests {
         assert_eq!(surplus(dir.path()).unwrap(), [old]);
     }
 
-    #[tokio::test]
-    async fn the_program_is_taken_only_with_the_content_that_was_meant() {
-        let content = "#!/bin/sh\n";
-        let router =
-            axum::Router::new().route("/etcdctl", axum::routing::get(|| async { "#!/bin/sh\n" }));
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
-            .await
-            .unwrap();
-        let address = listener.local_addr().unwrap();
-        let _server = crate::serving::Server::on(listener, router, "artifacts").unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let mut artifact = Artifact {
-            uri: format!("http://{address}/etcdctl"),
-            sha256: "0".repeat(64),
-            size: content.len() as u64,
-        };
-        let error = fetch(dir.path(), &artifact).await.unwrap_err().to_string();
-        assert!(
-            error.contains("SHA-256") && error.contains("etcdctl"),
-            "{error}"
-        );
-        assert!(!dir.path().join(PROGRAM).exists());
-        artifact.sha256 = Sha256::digest(content)
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
-        artifact.size -= 1;
-        let error = fetch(dir.path(), &artifact).await.unwrap_err().to_string();
-        assert!(error.contains("more than"), "{error}");
-        artifact.size += 1;
-        fetch(dir.path(), &artifact).await.unwrap();
-        let found = std::fs::read_to_string(dir.path().join(PROGRAM)).unwrap();
-        assert_eq!(found, content);
-    }
-
     /// An etcdctl that says whether members answer, and saves a word.
     async fn program(healthy: bool) -> (Artifact, crate::serving::Server) {
         let health = if healthy { "exit 0" } else { "exit 1" };
@@ -347,7 +260,7 @@ mod tests {
         let digest = Sha256::digest(&script);
         let artifact = Artifact {
             uri,
-            sha256: digest.iter().map(|b| format!("{b:02x}")).collect(),
+            sha256: crate::upstream::cache::hex(&digest),
             size: script.len() as u64,
         };
         let server = crate::serving::Server::on(listener, router, "artifacts").unwrap();

@@ -291,3 +291,56 @@ fn keys(dir: &Path) -> Result<BTreeMap<String, String>, Error> {
     }
     Ok(keys)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn content() -> Content {
+        let record = json!({
+            "version": 1, "id": "i-1", "name": "k", "phase": "installed",
+            "marathon": "http://m", "options": {},
+            "choice": {"etcd_hosts": [], "etcd_storage": "host_path", "api_hosts": [], "pki": "env", "why": []},
+            "first_start_until": 0, "artifacts_url": "http://a",
+            "artifacts": {"version": 1, "files": {}, "components": {}},
+        });
+        Content {
+            version: VERSION,
+            record: serde_json::from_value(record).unwrap(),
+            keys: [("ca.key".to_owned(), "secret-of-the-authority".to_owned())].into(),
+            kubeconfig: Some("secret-of-people".to_owned()),
+            secret: None,
+        }
+    }
+
+    #[test]
+    fn the_app_runs_nothing_and_says_whose_it_is() {
+        let app = definition(&app_id("k"), "i-1", pack(&content()));
+        assert_eq!(app["id"], "/k-cp/state");
+        assert_eq!(app["instances"], 0);
+        assert_eq!(app["labels"][INSTALL_LABEL], "i-1");
+    }
+
+    #[test]
+    fn the_kubeconfig_is_in_the_app_or_in_the_secret_that_it_points_to() {
+        let app = |content: &Content| definition(&app_id("k"), "i-1", pack(content));
+        let here = kubeconfig_of(&app(&content())).unwrap();
+        assert_eq!(here, Kubeconfig::Here(Some("secret-of-people".to_owned())));
+        let elsewhere = content().pointing_to("k/k8sm-state".to_owned());
+        let elsewhere = kubeconfig_of(&app(&elsewhere)).unwrap();
+        assert_eq!(
+            elsewhere,
+            Kubeconfig::Secret("k/k8sm-kubeconfig".to_owned())
+        );
+        let mut damaged = app(&content());
+        damaged["env"][VARIABLE] = json!("nothing of ours");
+        assert!(kubeconfig_of(&damaged).is_err());
+    }
+
+    #[test]
+    fn an_app_that_points_to_a_secret_has_none_of_it() {
+        let packed = pack(&content().pointing_to("k/k8sm-state".to_owned()));
+        let read = unpack(&packed).unwrap();
+        assert_eq!((read.keys.len(), read.kubeconfig), (0, None));
+    }
+}

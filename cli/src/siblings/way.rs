@@ -113,14 +113,13 @@ pub(super) fn delivery(
             continue;
         }
         let text = keys::bundle(home, component)?.to_json();
-        digests.insert(component, hex(&Sha256::digest(&text)));
+        digests.insert(
+            component,
+            crate::upstream::cache::hex(&Sha256::digest(&text)),
+        );
         secrets.insert(pki_secret(&path, &options.service.name, component), text);
     }
     Ok((PkiDelivery::Secrets { path, digests }, secrets))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// Whether Marathon has secrets.

@@ -17,7 +17,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::Dcos;
+use super::{CALL_DEADLINE, Dcos};
 use crate::jwt;
 
 /// The account by which DC/OS' own calls of Marathon and Mesos are made.
@@ -110,8 +110,17 @@ impl Accounts {
         self.tokens.dcos_user(authorization)
     }
 
+    /// A call of DC/OS' own to Marathon or Mesos, with a token where they want one.
+    pub(super) fn authorize(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        let request = request.timeout(CALL_DEADLINE);
+        match self.own() {
+            Some(own) => request.header(header::AUTHORIZATION, own),
+            None => request,
+        }
+    }
+
     /// What DC/OS' own calls of Marathon and Mesos carry; nothing where nobody asks.
-    pub(super) fn own(&self) -> Option<String> {
+    fn own(&self) -> Option<String> {
         let claims = json!({"uid": OWN, "exp": jwt::now() + OWN_SECONDS});
         let token = self.tokens.sign(&claims).ok().filter(|_| self.strict)?;
         Some(format!("token={token}"))

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use reqwest::Method;
 use serde_json::Value;
 
-use super::CALL_DEADLINE;
 use super::auth::Accounts;
 use super::error::Failure;
 
@@ -37,13 +36,8 @@ impl Marathon {
         path: &str,
         body: Option<&Value>,
     ) -> Result<(StatusCode, Value), Failure> {
-        let mut request = self
-            .http
-            .request(method, format!("{}{path}", self.base))
-            .timeout(CALL_DEADLINE);
-        if let Some(own) = self.accounts.own() {
-            request = request.header(header::AUTHORIZATION, own);
-        }
+        let request = self.http.request(method, format!("{}{path}", self.base));
+        let mut request = self.accounts.authorize(request);
         if let Some(body) = body {
             request = request.json(body);
         }

@@ -13,7 +13,7 @@
 //!
 //! With accounts, every path but the login wants a token. In strict mode the token is handed on to
 //! Marathon and the master, who want it too ([`crate::jwt`]). Who is known may do everything: DC/OS'
-//! permissions are not there.
+//! permissions but those of secrets are not there.
 //!
 //! Like open DC/OS it changes the options of a service and refuses to change its version.
 //! Package managers other than itself (`managerId`), and the resources that Cosmos hands on for
@@ -82,17 +82,6 @@ pub(crate) struct Dcos {
     pub poll: Duration,
     /// Ends what goes on in the background.
     pub stop: CancellationToken,
-}
-
-impl Dcos {
-    /// A call of its own to another program.
-    pub fn with_own(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
-        let request = request.timeout(CALL_DEADLINE);
-        match self.accounts.own() {
-            Some(own) => request.header(axum::http::header::AUTHORIZATION, own),
-            None => request,
-        }
-    }
 }
 
 /// It runs until it is told to stop.

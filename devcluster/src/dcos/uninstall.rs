@@ -56,7 +56,7 @@ async fn by_us(
         [one] => {
             let url = format!("{}/master/teardown", dcos.mesos);
             let request = dcos.http.post(url).body(format!("frameworkId={one}"));
-            let answer = dcos.with_own(request).send().await;
+            let answer = dcos.accounts.authorize(request).send().await;
             match answer {
                 Ok(answer) if answer.status().is_success() => Ok(Some(one.clone())),
                 Ok(answer) => Err(Failure::upstream(
@@ -90,7 +90,8 @@ async fn frameworks(dcos: &Dcos, name: &str) -> Result<Vec<String>, Failure> {
     };
     let request = dcos.http.get(format!("{}/master/frameworks", dcos.mesos));
     let answer = dcos
-        .with_own(request)
+        .accounts
+        .authorize(request)
         .send()
         .await
         .map_err(|e| failed(e.without_url().to_string()))?;
@@ -171,6 +172,6 @@ async fn framework_ids(dcos: &Dcos, id: &str, version: &str) -> Option<Vec<Strin
 async fn ask(dcos: &Dcos, id: &str, path: &str) -> Option<(StatusCode, String)> {
     let base = router::address(dcos, id).await.ok()??;
     let request = dcos.http.get(format!("{base}/{path}"));
-    let answer = dcos.with_own(request).send().await.ok()?;
+    let answer = dcos.accounts.authorize(request).send().await.ok()?;
     Some((answer.status(), answer.text().await.ok()?))
 }

@@ -14,9 +14,12 @@ use crate::kube::rolling;
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(1);
+/// The longest pause after failures at the start.
+const LONGEST: Duration = Duration::from_secs(15);
 
 /// The order as it is at the start, before any node may be asked. `None` when told to stop.
 pub async fn first(client: &Client, name: &str, stop: &CancellationToken) -> Option<Order> {
+    let mut pause = EVERY;
     loop {
         match rolling::read(client, name).await {
             Ok(order) => return Some(order),
@@ -24,8 +27,9 @@ pub async fn first(client: &Client, name: &str, stop: &CancellationToken) -> Opt
         }
         tokio::select! {
             () = stop.cancelled() => return None,
-            () = tokio::time::sleep(EVERY) => {}
+            () = tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.5))) => {}
         }
+        pause = (pause * 2).min(LONGEST);
     }
 }
 

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::io::SeekFrom;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::SystemTime;
 
 use axum::body::Body;
 use axum::extract::{Path as UrlPath, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use packaging::install::artifacts::{FILE, Manifest};
 use sha2::{Digest, Sha256};
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
@@ -58,6 +59,14 @@ pub enum ArtifactError {
         /// What the kernel says.
         source: std::io::Error,
     },
+    /// A directory without a list that can be read.
+    #[error("serve the artifacts of {}: {reason}", path.display())]
+    List {
+        /// The list.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Its name does not go into a URL as it is.
     #[error("serve {}: the file's name may have letters, digits, `.`, `-`, `_` and `+` only", path.display())]
     Name {
@@ -70,6 +79,8 @@ pub enum ArtifactError {
 #[derive(Debug, Clone, Default)]
 pub struct Artifacts {
     files: Arc<RwLock<BTreeMap<String, Arc<Artifact>>>>,
+    /// The list of a whole directory.
+    list: Arc<OnceLock<Vec<u8>>>,
 }
 
 impl Artifacts {
@@ -94,12 +105,52 @@ impl Artifacts {
             size,
             modified,
         });
+        self.insert(artifact.clone());
+        Ok(artifact)
+    }
+
+    /// Serves all files of a directory, and its list, from now on. Whoever made the directory has
+    /// checked their digests: they are in the paths. A file that is missing is left out, and said.
+    pub async fn add_all(&self, dir: &Path) -> Result<(), ArtifactError> {
+        let path = dir.join(FILE);
+        let bad = |reason: String| ArtifactError::List {
+            path: path.clone(),
+            reason,
+        };
+        let bytes = tokio::fs::read(&path).await;
+        let bytes = bytes.map_err(|e| bad(e.to_string()))?;
+        let list = Manifest::parse(&bytes).map_err(|e| bad(e.to_string()))?;
+        for (name, entry) in &list.files {
+            let path = dir.join(&entry.sha256).join(name);
+            let seen = tokio::fs::metadata(&path).await;
+            match seen.and_then(|m| Ok((m.len(), m.modified()?))) {
+                Ok((size, modified)) if size == entry.size => self.insert(Arc::new(Artifact {
+                    path,
+                    sha256: entry.sha256.clone(),
+                    name: name.clone(),
+                    size,
+                    modified,
+                })),
+                Ok((size, _)) => {
+                    let wanted = entry.size;
+                    tracing::warn!(path = %path.display(), size, wanted, "an artifact is damaged and not served");
+                }
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "an artifact is missing and not served");
+                }
+            }
+        }
+        // The first one's, should there be two.
+        let _ = self.list.set(bytes);
+        Ok(())
+    }
+
+    fn insert(&self, artifact: Arc<Artifact>) {
         let mut files = self
             .files
             .write()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        files.insert(sha256, artifact.clone());
-        Ok(artifact)
+        files.insert(artifact.sha256.clone(), artifact);
     }
 
     fn get(&self, digest: &str, name: &str) -> Option<Arc<Artifact>> {
@@ -134,6 +185,16 @@ async fn digest(path: &Path) -> std::io::Result<(String, u64, SystemTime)> {
         .map(|b| format!("{b:02x}"))
         .collect();
     Ok((hex, size, metadata.modified()?))
+}
+
+/// `GET /artifacts/artifacts.json`.
+pub(super) async fn list(State(app): State<App>) -> Response {
+    match app.artifacts.list.get() {
+        Some(bytes) => {
+            ([(header::CONTENT_TYPE, "application/json")], bytes.clone()).into_response()
+        }
+        None => (StatusCode::NOT_FOUND, "the artifacts are elsewhere\n").into_response(),
+    }
 }
 
 /// `GET` and `HEAD /artifacts/<sha256>/<name>`.

@@ -75,6 +75,44 @@ fn path_of(artifact: &Artifact) -> String {
 }
 
 #[tokio::test]
+async fn a_directory_that_agents_keep_is_served_whole_but_for_what_is_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let digest = |c: &str| c.repeat(64);
+    let mut list = serde_json::json!({"version": 1, "files": {}, "components": {}});
+    for (name, c, content, size) in [
+        ("etcd", "a", Some("etcd"), 4),
+        ("etcdctl", "b", Some("cut"), 7),
+        ("k8sm", "c", None, 4),
+    ] {
+        list["files"][name] = serde_json::json!({"sha256": digest(c), "size": size});
+        let folder = dir.path().join(digest(c));
+        std::fs::create_dir(&folder).unwrap();
+        if let Some(content) = content {
+            std::fs::write(folder.join(name), content).unwrap();
+        }
+    }
+    let server = Server::start(Limits::default()).await;
+    let answer = server.get("/artifacts/artifacts.json", "").await;
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    let error = server.artifacts.add_all(dir.path()).await.unwrap_err();
+    assert!(error.to_string().contains("artifacts.json"), "{error}");
+    std::fs::write(dir.path().join("artifacts.json"), list.to_string()).unwrap();
+    server.artifacts.add_all(dir.path()).await.unwrap();
+    let answer = server.get("/artifacts/artifacts.json", "").await;
+    assert!(answer.ends_with(&list.to_string()), "{answer}");
+    for (name, c, found) in [
+        ("etcd", "a", true),
+        ("etcdctl", "b", false),
+        ("k8sm", "c", false),
+    ] {
+        let path = format!("/artifacts/{}/{name}", digest(c));
+        let answer = server.get(&path, "").await;
+        assert_eq!(answer.starts_with("HTTP/1.1 200"), found, "{answer}");
+    }
+    server.end().await;
+}
+
+#[tokio::test]
 async fn health_turns_bad_only_when_the_loop_hangs() {
     let server = Server::start(Limits::default()).await;
     assert!(server.get("/healthz", "").await.starts_with("HTTP/1.1 200"));

@@ -8,7 +8,9 @@
 
 pub mod artifacts;
 pub mod diff;
+mod helper;
 pub mod judge;
+pub mod keep;
 pub mod leftovers;
 pub mod machine;
 pub mod plan;

@@ -1,6 +1,7 @@
 //! The steps of each command. They are the same whether it runs for the first time or goes on
 //! after it was killed: a step whose end is there already takes no time.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
@@ -28,6 +29,8 @@ pub enum Part {
     Wipe,
     /// Looks at the agents, before an installation.
     Probe,
+    /// Brings artifacts to the agents.
+    Keep,
 }
 
 impl Part {
@@ -40,12 +43,12 @@ impl Part {
             Some("controller-manager") => Some(Self::ControllerManager),
             Some("proxy") => Some(Self::Proxy),
             Some("probe") => Some(Self::Probe),
+            Some("keep") => Some(Self::Keep),
             Some(rest) => {
                 let (part, number) = rest.split_once('-')?;
-                number.parse::<u8>().ok()?;
                 match part {
-                    "etcd" => Some(Self::Etcd),
-                    "wipe" => Some(Self::Wipe),
+                    "etcd" => number.parse::<u8>().is_ok().then_some(Self::Etcd),
+                    "wipe" => number.parse::<u32>().is_ok().then_some(Self::Wipe),
                     _ => None,
                 }
             }
@@ -425,6 +428,7 @@ pub fn uninstall(name: &str, world: &World, keep_data: bool, wipes: &[String]) -
     give_back(name, world, &mut steps);
     for part in [
         Part::Probe,
+        Part::Keep,
         Part::Proxy,
         Part::Framework,
         Part::ControllerManager,
@@ -457,23 +461,34 @@ pub fn uninstall(name: &str, world: &World, keep_data: bool, wipes: &[String]) -
     steps
 }
 
-/// Apps that remove a cluster's directories below `host_path` from these agents.
-pub fn wipes(name: &str, install_id: &str, host_path: &str, hosts: &[&str]) -> Vec<Wanted> {
-    let directory = format!("{}/{name}", host_path.trim_end_matches('/'));
-    (0_u8..)
-        .zip(hosts)
-        .map(|(number, host)| wipe(name, install_id, number, &directory, host))
+/// Apps that remove a cluster's directories, by agent.
+pub fn wipes(
+    name: &str,
+    install_id: &str,
+    directories: &BTreeMap<String, Vec<String>>,
+) -> Vec<Wanted> {
+    (0_u32..)
+        .zip(directories)
+        .map(|(number, (host, directories))| wipe(name, install_id, number, directories, host))
         .collect()
 }
 
-/// An app that removes a directory from an agent: it does it once, says so by its health, and
+/// An app that removes directories from an agent: it does it once, says so by its health, and
 /// waits to be deleted.
-pub fn wipe(name: &str, install_id: &str, number: u8, directory: &str, host: &str) -> Wanted {
-    let quoted = directory.replace('\'', r"'\''");
+pub fn wipe(
+    name: &str,
+    install_id: &str,
+    number: u32,
+    directories: &[String],
+    host: &str,
+) -> Wanted {
+    let quoted = |directory: &String| format!("'{}'", directory.replace('\'', r"'\''"));
+    let quoted: Vec<String> = directories.iter().map(quoted).collect();
+    let quoted = quoted.join(" ");
     let id = format!("{}/wipe-{number}", group(name));
     let definition = json!({
         "id": id,
-        "cmd": format!("rm -rf -- '{quoted}' && touch done && while :; do sleep 60; done"),
+        "cmd": format!("rm -rf -- {quoted} && touch done && while :; do sleep 60; done"),
         "user": "root",
         "instances": 1,
         "cpus": 0.1,

@@ -7,13 +7,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::INSTALL_LABEL;
-use super::plan::group;
+use super::helper::Helper;
 use super::preflight::{Finding, Level, finding, version};
-use crate::marathon::app::{
-    App, AppId, BadAppId, Container, Fetch, Image, PortDefinition, UpgradeStrategy,
-};
-use crate::marathon::{Artifact, VERSION_LABEL, containerizer, image};
+use crate::marathon::app::{App, BadAppId, Container, Image};
+use crate::marathon::{Artifact, containerizer, image};
 use crate::options::Options;
 use crate::pki::Component;
 
@@ -151,32 +148,15 @@ pub fn app(
     program: Option<&Artifact>,
     agents: u32,
 ) -> Result<App, BadAppId> {
-    let id = AppId::new(format!("{}/probe", group(&options.service.name)))?;
-    let mut app = App::new(id, 0.1, 64.0, 0.0);
-    app.instances = agents;
-    app.constraints = vec![vec!["hostname".to_owned(), "UNIQUE".to_owned()]];
-    app.port_definitions = Some(vec![PortDefinition {
-        port: 0,
-        name: Some("probe".to_owned()),
-        protocol: "tcp".to_owned(),
-        labels: BTreeMap::new(),
-    }]);
-    app.env = [(PROBE_ENV.to_owned(), json!(probe).to_string().into())].into();
-    app.labels = [(INSTALL_LABEL, install_id), (VERSION_LABEL, version)]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .into();
-    let some = |text: &String| (!text.is_empty()).then(|| text.clone());
-    app.user = some(&options.service.user);
-    app.role = some(&options.marathon.role);
-    let roles = &options.marathon.resource_roles;
-    app.accepted_resource_roles = (!roles.is_empty()).then(|| roles.clone());
-    app.backoff_seconds = Some(1);
-    app.max_launch_delay_seconds = Some(5);
-    app.upgrade_strategy = Some(UpgradeStrategy {
-        minimum_health_capacity: 0.0,
-        maximum_over_capacity: 0.0,
-    });
-    app.task_kill_grace_period_seconds = Some(1);
+    let helper = Helper {
+        name: "probe",
+        variable: PROBE_ENV,
+        spec: json!(probe).to_string(),
+        install_id,
+        version,
+        agents,
+    };
+    let mut app = helper.app(options)?;
     match containerizer(options) {
         Some(kind) => {
             app.args = Some(vec!["run".to_owned(), "probe".to_owned()]);
@@ -189,16 +169,7 @@ pub fn app(
                 volumes: Vec::new(),
             });
         }
-        None => {
-            app.cmd = Some("exec ./k8sm run probe".to_owned());
-            app.fetch.extend(program.map(|program| Fetch {
-                uri: program.uri.clone(),
-                extract: false,
-                executable: true,
-                cache: options.artifacts.cache,
-                dest_path: Some("k8sm".to_owned()),
-            }));
-        }
+        None => helper.plain(options, program, &mut app),
     }
     Ok(app)
 }

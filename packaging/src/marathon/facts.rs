@@ -46,9 +46,23 @@ pub struct Facts {
     /// Programs by name, for `images.runtime = artifacts`, and in any case what the framework's
     /// nodes need: `k8sm-executor` and `payload`.
     pub artifacts: BTreeMap<String, Artifact>,
+    /// The agents that keep the artifacts, whose URIs are in a directory of theirs then; none where
+    /// all agents fetch them from somewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<KeptBy>,
     /// Whether the framework's app is to bring up the others: the DC/OS package.
     #[serde(default)]
     pub one_app: bool,
+}
+
+/// Agents that keep artifacts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeptBy {
+    /// In which directory.
+    pub dir: String,
+    /// Their host names: apps run nowhere else.
+    pub agents: Vec<String>,
 }
 
 /// An agent.

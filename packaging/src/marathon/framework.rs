@@ -1,11 +1,9 @@
 //! The framework's app. In a DC/OS package it is the only app that Cosmos posts: it brings up the
 //! others before it subscribes, and follows the uninstall protocol of DC/OS' SDK services.
 
-use super::app::{App, CheckProtocol};
+use super::app::{App, CheckProtocol, Volume, VolumeMode};
 use super::parts::check;
-use super::render::{
-    Cluster, RenderError, Size, constraints, image_called, one_at_a_time, programs, some,
-};
+use super::render::{Cluster, RenderError, Size, image_called, one_at_a_time, programs, some};
 use crate::install::artifacts::PAYLOAD;
 use crate::options::Options;
 use crate::pki::Component;
@@ -29,9 +27,11 @@ pub(super) fn run(cluster: &Cluster<'_>) -> Result<FrameworkRun, RenderError> {
 }
 
 /// Whether the framework serves what nodes fetch. As a package's app it does not: Mesos fetches
-/// these from where `resource.json` says.
+/// these from where `resource.json` says. What only some agents keep it does serve: nodes run on
+/// all.
 fn served(cluster: &Cluster<'_>) -> bool {
-    cluster.options.artifacts.base_url.is_empty() && !cluster.facts.one_app
+    let elsewhere = !cluster.options.artifacts.base_url.is_empty() && cluster.facts.kept.is_none();
+    !elsewhere && !cluster.facts.one_app
 }
 
 pub(super) fn app(cluster: &Cluster<'_>) -> Result<App, RenderError> {
@@ -46,7 +46,17 @@ pub(super) fn app(cluster: &Cluster<'_>) -> Result<App, RenderError> {
         true => package_app(cluster, size)?,
         false => cluster.app(Component::Framework, Run::Framework(run(cluster)?), size)?,
     };
-    if served(cluster) {
+    if let Some(kept) = facts.kept.as_ref().filter(|_| served(cluster)) {
+        // It serves them from there.
+        if let Some(container) = &mut app.container {
+            container.volumes.push(Volume {
+                container_path: kept.dir.clone(),
+                host_path: Some(kept.dir.clone()),
+                persistent: None,
+                mode: VolumeMode::Ro,
+            });
+        }
+    } else if served(cluster) {
         // Nodes get these from the framework, which therefore has them in its sandbox.
         cluster.fetch(&mut app, EXECUTOR, true)?;
         cluster.fetch(&mut app, PAYLOAD, false)?;
@@ -55,7 +65,7 @@ pub(super) fn app(cluster: &Cluster<'_>) -> Result<App, RenderError> {
         cluster.secret(&mut app, MESOS_SECRET_ENV, "mesos", &source);
     }
     cluster.ports(&mut app, &[("http", framework.port)]);
-    app.constraints = constraints(Vec::new(), &options.service.constraints);
+    app.constraints = cluster.constraints(Vec::new(), &options.service.constraints);
     if !facts.one_app {
         app.dependencies = vec![cluster.id(Component::ApiServer)?];
     }
@@ -113,7 +123,15 @@ fn arguments(cluster: &Cluster<'_>, served: bool) -> Result<Vec<String>, RenderE
         some(&o.mesos.master).unwrap_or_else(|| facts.mesos_master.clone()),
     );
     let payload = cluster.artifact(PAYLOAD)?;
-    if served {
+    if let Some(kept) = facts.kept.as_ref().filter(|_| served) {
+        let path = |name: &str| -> Result<String, RenderError> {
+            let digest = &cluster.artifact(name)?.sha256;
+            Ok(format!("{}/{digest}/{name}", kept.dir))
+        };
+        flag("executor-uri", path(EXECUTOR)?);
+        flag("payload", path(PAYLOAD)?);
+        flag("artifacts-dir", kept.dir.clone());
+    } else if served {
         flag("executor-uri", EXECUTOR.to_owned());
         flag("payload", PAYLOAD.to_owned());
     } else {

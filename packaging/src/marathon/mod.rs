@@ -23,8 +23,9 @@ mod parts;
 mod render;
 
 pub use app::{App, AppId, BadAppId};
-pub use facts::{AgentHost, Artifact, EtcdStorage, Facts, PkiDelivery};
+pub use facts::{AgentHost, Artifact, EtcdStorage, Facts, KeptBy, PkiDelivery};
 pub use lint::{Finding, lint};
+pub(crate) use parts::literal;
 pub use render::{
     COMPONENT_LABEL, KUBERNETES_LABEL, PKI_LABEL, RenderError, VERSION_LABEL, app_id,
     containerizer, framework_run, image, image_name, pki_secret, programs, render,

@@ -7,7 +7,7 @@ use super::app::{
     ReadinessCheck, ReadinessProtocol, Residency, TaskLostBehavior, UnreachableStrategy, Volume,
     VolumeMode,
 };
-use super::render::{APPS_WITH_ROLES, Cluster, RenderError, Size, constraints, one_at_a_time};
+use super::render::{APPS_WITH_ROLES, Cluster, RenderError, Size, one_at_a_time};
 use crate::pki::Component;
 use crate::run::{
     ApiServerRun, ControllerManagerRun, EtcdRun, KonnectivityPorts, Member, MemberState, ProxyRun,
@@ -202,7 +202,7 @@ pub(super) fn api_server(cluster: &Cluster<'_>) -> Result<App, RenderError> {
         .map(|host| literal(&host.hostname))
         .collect();
     let own = vec![unique(), constraint("LIKE", &hosts.join("|"))];
-    app.constraints = constraints(own, &api.constraints);
+    app.constraints = cluster.constraints(own, &api.constraints);
     for number in 0..cluster.members() {
         app.dependencies.push(cluster.id(Component::Etcd(number))?);
     }
@@ -252,7 +252,7 @@ pub(super) fn controller_manager(cluster: &Cluster<'_>) -> Result<App, RenderErr
     let mut app = cluster.app(Component::ControllerManager, run, size)?;
     app.instances = manager.instances;
     cluster.ports(&mut app, &[("health", manager.port)]);
-    app.constraints = constraints(vec![unique()], &manager.constraints);
+    app.constraints = cluster.constraints(vec![unique()], &manager.constraints);
     app.dependencies = vec![cluster.id(Component::ApiServer)?];
     app.health_checks = vec![check(
         CheckProtocol::MesosHttps,
@@ -301,7 +301,7 @@ pub(super) fn proxy(cluster: &Cluster<'_>) -> Result<App, RenderError> {
             app.role = Some(PUBLIC_ROLE.to_owned());
         }
     }
-    app.constraints = constraints(vec![unique()], &proxy.constraints);
+    app.constraints = cluster.constraints(vec![unique()], &proxy.constraints);
     app.dependencies = vec![cluster.id(Component::ApiServer)?];
     app.health_checks = vec![check(
         CheckProtocol::MesosHttp,
@@ -369,7 +369,7 @@ fn constraint(operator: &str, value: &str) -> Vec<String> {
 }
 
 /// A host name as a regular expression of Java's that matches it alone.
-fn literal(hostname: &str) -> String {
+pub(crate) fn literal(hostname: &str) -> String {
     let mut pattern = String::new();
     for c in hostname.chars() {
         if !c.is_ascii_alphanumeric() && c != '-' && c != '_' {

@@ -7,6 +7,7 @@ use super::app::{
     App, AppId, Container, Containerizer, EnvValue, Fetch, Image, PortDefinition, SecretSource,
     UnreachableStrategy, UpgradeStrategy, Volume, VolumeMode,
 };
+use super::parts::literal;
 use super::{Facts, PkiDelivery, framework, parts};
 use crate::install::INSTALL_LABEL;
 use crate::options::{Format, Options};
@@ -366,10 +367,22 @@ impl Cluster<'_> {
             uri: self.artifact(name)?.uri.clone(),
             extract: false,
             executable,
-            cache: self.options.artifacts.cache,
+            // A file of the agent's is copied in any case.
+            cache: self.options.artifacts.cache && self.facts.kept.is_none(),
             dest_path: Some(name.to_owned()),
         });
         Ok(())
+    }
+
+    /// Constraints of an app: `own` ones, the operator's, and that its agent has the artifacts.
+    pub fn constraints(&self, own: Vec<Vec<String>>, given: &[Vec<String>]) -> Vec<Vec<String>> {
+        let mut all = constraints(own, given);
+        if let Some(kept) = &self.facts.kept {
+            let hosts: Vec<String> = kept.agents.iter().map(|host| literal(host)).collect();
+            let row = ["hostname", "LIKE", &hosts.join("|")].map(str::to_owned);
+            all = constraints(all, &[row.into()]);
+        }
+        all
     }
 
     /// How the app gets its keys.
@@ -445,7 +458,7 @@ impl Cluster<'_> {
 }
 
 /// Constraints of ours and the operator's, each once.
-pub(super) fn constraints(own: Vec<Vec<String>>, given: &[Vec<String>]) -> Vec<Vec<String>> {
+fn constraints(own: Vec<Vec<String>>, given: &[Vec<String>]) -> Vec<Vec<String>> {
     let mut all = own;
     for row in given {
         if !all.contains(row) {

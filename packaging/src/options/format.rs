@@ -26,6 +26,8 @@ pub enum Format {
     PortRange,
     /// A path that begins with `/`.
     Path,
+    /// The same, of letters, digits, `.`, `_` and `-`: it goes into URIs as it is.
+    PlainPath,
     /// `http://` or `https://`.
     HttpUrl,
     /// `https://`.
@@ -48,7 +50,7 @@ pub enum Format {
 
 /// All formats.
 #[cfg(test)]
-pub(super) const ALL: [Format; 18] = [
+pub(super) const ALL: [Format; 19] = [
     Format::Name,
     Format::Domain,
     Format::Role,
@@ -58,6 +60,7 @@ pub(super) const ALL: [Format; 18] = [
     Format::HostPort,
     Format::PortRange,
     Format::Path,
+    Format::PlainPath,
     Format::HttpUrl,
     Format::HttpsUrl,
     Format::FetchUri,
@@ -86,6 +89,12 @@ impl Format {
             Self::HostPort => host_port(text),
             Self::PortRange => port_range(text).is_some(),
             Self::Path => one_line && text.starts_with('/') && !text.split('/').any(|s| s == ".."),
+            Self::PlainPath => {
+                Self::Path.matches(text)
+                    && text
+                        .bytes()
+                        .all(|b| b.is_ascii_alphanumeric() || b"/._-".contains(&b))
+            }
             Self::HttpUrl => one_line && url(text, &["http", "https"]),
             Self::HttpsUrl => one_line && url(text, &["https"]),
             Self::FetchUri => {
@@ -144,6 +153,7 @@ impl Format {
             Self::HostPort => "host:port",
             Self::PortRange => "a range of ports such as 30000-30999",
             Self::Path => "an absolute path",
+            Self::PlainPath => "an absolute path of letters, digits and ._-",
             Self::HttpUrl => {
                 "a URL that begins with http:// or https://, without user and password"
             }
@@ -172,6 +182,7 @@ impl Format {
             Self::HostPort => "^[^ /:]+:[0-9]+$",
             Self::PortRange => "^[0-9]+-[0-9]+$",
             Self::Path => "^/",
+            Self::PlainPath => "^/[a-zA-Z0-9/._-]*$",
             Self::HttpUrl => "^https?://[^/ ]",
             Self::HttpsUrl => "^https://[^/ ]",
             Self::FetchUri => "^((https?|ftp|hdfs)://[^/ ]|(file://)?/)",

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use packaging::install::artifacts::{FILE, Manifest};
 use packaging::install::judge::World;
 use packaging::install::plan;
-use packaging::install::preflight::{self, Agent, Choice, Level};
+use packaging::install::preflight::{self, Agent, Choice, Level, Situation};
 use packaging::install::probe::{self, Probe};
 use packaging::marathon::pki_secret;
 use packaging::options::Options;
@@ -130,8 +130,9 @@ pub(super) async fn run(
     };
     let placed = place(home, &args.artifacts, &options, before.as_ref(), progress).await?;
     // One that has begun has been through this.
+    let mut answering = None;
     if before.is_none() && !dry && !args.no_probe {
-        look(
+        let answer = look(
             &site,
             &options,
             &choice,
@@ -139,9 +140,16 @@ pub(super) async fn run(
             &id,
             &situation.agents,
             progress,
-        )
-        .await?;
+        );
+        answering = Some(answer.await?);
     }
+    let keeping = placed
+        .keeping(&options, &situation, before.as_ref(), answering.as_deref())
+        .await?;
+    let had = before
+        .as_ref()
+        .and_then(|record| Some(record.kept.as_ref()?.agents.clone()));
+    let former = before.as_ref().map(|record| record.artifacts.clone());
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| d.as_secs());
@@ -174,6 +182,7 @@ pub(super) async fn run(
             first_start_until: now + FIRST_START_SECONDS,
             artifacts_url: placed.url.clone(),
             artifacts: placed.manifest.clone(),
+            kept: None,
             programs,
             etcd_states: Default::default(),
             replacing: None,
@@ -182,6 +191,9 @@ pub(super) async fn run(
             snapshots: Vec::new(),
         },
     };
+    if let Some(plan) = &keeping {
+        record.keep_by(plan);
+    }
     if dry {
         return plan_only(home, args, &record, &site).await.map(|()| None);
     }
@@ -191,6 +203,18 @@ pub(super) async fn run(
         record.phase = Phase::Installing;
     }
     home.create()?;
+    if let Some(plan) = &keeping {
+        // Should this end here, it is known where something may lie, and who has nothing.
+        let mut begun = record.clone();
+        if let Some(kept) = &mut begun.kept {
+            kept.agents = had.unwrap_or_default();
+        }
+        if let Some(former) = former {
+            begun.artifacts = former;
+        }
+        home.write(&begun)?;
+        bring(home, &site, &options, &mut record, plan, progress).await?;
+    }
     home.write(&record)?;
     let step = progress.step("certificates");
     let changes = keys::ensure(home, &options, &record.choice)?;
@@ -221,11 +245,39 @@ pub(super) async fn run(
     Ok(Some(record))
 }
 
-fn absolute(path: &Path) -> Result<PathBuf, install::Error> {
+pub(super) fn absolute(path: &Path) -> Result<PathBuf, install::Error> {
     std::path::absolute(path).map_err(install::Error::io("find", path))
 }
 
-/// Looks at the agents from within, and says what is there.
+/// Brings the artifacts to the agents that are to keep them, and says which have not got them.
+pub(super) async fn bring(
+    home: &Home,
+    site: &Site,
+    options: &Options,
+    record: &mut Record,
+    plan: &install::keep::Plan,
+    progress: &Progress,
+) -> Result<(), install::Error> {
+    let mut step = progress.step("artifacts for the agents");
+    let before = home.read()?.map(|before| before.artifacts);
+    let before = before.as_ref();
+    let brought = install::keep::bring(site, options, record, plan, before, &mut step).await;
+    let lacking = match brought {
+        Ok(lacking) => lacking,
+        Err(error) => {
+            step.failed();
+            return Err(error);
+        }
+    };
+    let agents = record.kept.as_ref().map_or(0, |kept| kept.agents.len());
+    step.done(&format!("{agents} agents keep them in {}", plan.dir));
+    for line in lacking {
+        progress.note(&format!("! {line}; no app will run there"));
+    }
+    home.write(record)
+}
+
+/// Looks at the agents from within, and says what is there; which agents have answered.
 async fn look(
     site: &Site,
     options: &Options,
@@ -234,7 +286,7 @@ async fn look(
     id: &str,
     agents: &[Agent],
     progress: &Progress,
-) -> Result<(), install::Error> {
+) -> Result<Vec<String>, install::Error> {
     let mut step = progress.step("look at the agents");
     let port = options.apiserver.port;
     let apis = choice.api_hosts.iter();
@@ -265,7 +317,10 @@ async fn look(
         progress.note(&format!("! {warning}"));
     }
     match fatal.is_empty() {
-        true => Ok(()),
+        true => {
+            let answered = probed.into_iter().filter(|p| p.report.is_some());
+            Ok(answered.map(|p| p.agent).collect())
+        }
         false => Err(install::Error::Unfit(fatal)),
     }
 }
@@ -330,7 +385,36 @@ fn addresses(
 pub(super) struct Placed {
     pub manifest: Manifest,
     pub url: String,
-    _server: Option<Server>,
+    /// Serves them while it is held.
+    server: Option<Server>,
+}
+
+impl Placed {
+    /// What agents are to keep of them. Whoever says where they are has them served; where nobody
+    /// does, those that were kept already go to agents that have joined since.
+    pub async fn keeping(
+        &self,
+        options: &Options,
+        found: &Situation,
+        before: Option<&Record>,
+        answering: Option<&[String]>,
+    ) -> Result<Option<install::keep::Plan>, install::Error> {
+        if self.server.is_some() {
+            let plan = install::keep::from_here(options, found, &self.url, answering);
+            return Ok(plan);
+        }
+        let before = before.filter(|record| record.artifacts_url == self.url);
+        let Some((before, kept)) = before.and_then(|r| Some((r, r.kept_in_use()?))) else {
+            return Ok(None);
+        };
+        let plan = install::keep::from_framework(before, options, found).await;
+        match plan.is_none() && kept.agents.is_empty() {
+            true => Err(install::Error::State(
+                "no agent has got the artifacts yet: repeat this with --serve".to_owned(),
+            )),
+            false => Ok(plan),
+        }
+    }
 }
 
 /// Finds, builds or serves the artifacts.
@@ -358,19 +442,19 @@ pub(super) async fn place(
         (Some(manifest), Some(url)) => Ok(Placed {
             manifest,
             url,
-            _server: None,
+            server: None,
         }),
         (None, Some(url)) => Ok(Placed {
             manifest: fetch_list(&url).await?,
             url,
-            _server: None,
+            server: None,
         }),
         // Those that it was installed with.
         (None, None) => match before {
             Some(record) if !record.artifacts_url.is_empty() => Ok(Placed {
                 manifest: record.artifacts.clone(),
                 url: record.artifacts_url.clone(),
-                _server: None,
+                server: None,
             }),
             _ => Err(packaging::install::artifacts::Error::NoBase.into()),
         },
@@ -405,7 +489,7 @@ async fn serve(
     Ok(Placed {
         manifest: artifacts::manifest(&dir)?,
         url,
-        _server: Some(server),
+        server: Some(server),
     })
 }
 

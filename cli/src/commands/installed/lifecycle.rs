@@ -70,7 +70,7 @@ pub fn uninstall(state_dir: &Path, args: &Uninstall) -> Result<(), Error> {
         let world = site.world(&record.name).await?;
         let wipes = match args.keep_data {
             true => Vec::new(),
-            false => install::wipes(&record)?,
+            false => install::wipes(&record, &site.mesos.agents(None).await?)?,
         };
         let names: Vec<String> = wipes.iter().map(|w| w.id.clone()).collect();
         let steps = plan::uninstall(&record.name, &world, args.keep_data, &names);

@@ -11,11 +11,12 @@ use packaging::marathon::EtcdStorage;
 use packaging::options::Options;
 use packaging::run::MemberState;
 
-use super::create::{Placed, place};
+use super::create::{Placed, absolute, bring, place};
 use super::{Session, block_on, confirm, home, layered, print, show_plan, site};
 use crate::args::Upgrade;
 use crate::error::Error;
 use crate::install::actions::End;
+use crate::install::keep::Plan;
 use crate::install::record::Before;
 use crate::install::rolling::Rolling;
 use crate::install::{self, Home, Phase, Record, Site, keys, render};
@@ -60,7 +61,7 @@ async fn run(home: &Home, args: &Upgrade) -> Result<(), install::Error> {
     }
     let site = site(&record).await?;
     refuse_foreign_deployments(&site, &record).await?;
-    let placed = retarget(home, &mut record, &site, args, &progress).await?;
+    let (placed, keeping) = retarget(home, &mut record, &site, args, &progress).await?;
     let options = record.parsed_options()?;
     if !dry {
         for change in keys::ensure(home, &options, &record.choice)? {
@@ -68,30 +69,21 @@ async fn run(home: &Home, args: &Upgrade) -> Result<(), install::Error> {
         }
         super::create::tell_about_keys(home, &options, &record, &progress)?;
     }
-    let wanted = render::wanted(home, &record, &site, None)?;
-    let world = site.world(&record.name).await?;
-    let (mut steps, wipe) = steps(&record, &options, &wanted, &world);
-    let changes = plan::changes(&record.name, &wanted, &world);
-    let nothing = changes.iter().all(|c| c.what == What::Keep);
-    if record.phase == Phase::Installed && nothing {
-        // Nothing that a snapshot would be of use for.
-        steps.retain(|s| matches!(s, Step::Do(Action::Rollout | Action::Complete)));
-    }
-    let mut wanted = wanted;
-    wanted.extend(wipe);
+    let mut way = Way::new(home, &record, &site, &options).await?;
     if dry {
-        let mut changes = changes;
+        let mut changes = way.changes;
         changes.extend(nodes_row(&record, &changes, behind));
-        return show_plan(args.manner.output, &changes, &steps, &[])
+        return show_plan(args.manner.output, &changes, &way.steps, &[])
             .map_err(|e| install::Error::State(e.to_string()));
     }
-    if record.phase == Phase::Installed && nothing && !behind {
+    if record.phase == Phase::Installed && way.is_nothing() && !behind && keeping.is_none() {
         progress.note("everything is as it should be");
         record.before = None;
         home.write(&record)?;
         return print::result(args.manner.output, home, &record, None, &[]);
     }
-    let changed: Vec<&str> = changes
+    let changed: Vec<&str> = way
+        .changes
         .iter()
         .filter(|c| c.what != What::Keep)
         .map(|c| c.app.as_str())
@@ -101,12 +93,23 @@ async fn run(home: &Home, args: &Upgrade) -> Result<(), install::Error> {
     }
     home.ask_pause(false)?;
     record.phase = Phase::Upgrading;
+    if let Some(plan) = &keeping {
+        // Nothing is under way yet; but what lies on agents is to go with the cluster.
+        let mut known = home.existing()?;
+        known.touched_by(plan);
+        home.write(&known)?;
+        let planned = record.kept.clone();
+        bring(home, &site, &options, &mut record, plan, &progress).await?;
+        if record.kept != planned {
+            way = Way::new(home, &record, &site, &options).await?;
+        }
+    }
     home.write(&record)?;
     let replaces = record.replacing.is_some();
     let end = End::Phase(Phase::Installed);
     let mut session = Session::new(home, &mut record, &site, &progress, &args.manner);
     session.programs = args.artifacts.upstream_dir.as_deref();
-    let done = session.run(&wanted, steps, end).await;
+    let done = session.run(&way.wanted, way.steps, end).await;
     // Agents fetch until then.
     drop(placed);
     match done {
@@ -120,6 +123,44 @@ async fn run(home: &Home, args: &Upgrade) -> Result<(), install::Error> {
             )))
         }
         Err(error) => Err(error),
+    }
+}
+
+/// From what is there to what the record says.
+struct Way {
+    wanted: Vec<Wanted>,
+    steps: Vec<Step>,
+    changes: Vec<AppPlan>,
+}
+
+impl Way {
+    async fn new(
+        home: &Home,
+        record: &Record,
+        site: &Site,
+        options: &Options,
+    ) -> Result<Self, install::Error> {
+        let mut wanted = render::wanted(home, record, site, None)?;
+        let world = site.world(&record.name).await?;
+        let (steps, wipe) = steps(record, options, &wanted, &world);
+        let changes = plan::changes(&record.name, &wanted, &world);
+        wanted.extend(wipe);
+        let mut way = Self {
+            wanted,
+            steps,
+            changes,
+        };
+        if record.phase == Phase::Installed && way.is_nothing() {
+            // Nothing that a snapshot would be of use for.
+            way.steps
+                .retain(|s| matches!(s, Step::Do(Action::Rollout | Action::Complete)));
+        }
+        Ok(way)
+    }
+
+    /// Whether all apps stay as they are.
+    fn is_nothing(&self) -> bool {
+        self.changes.iter().all(|c| c.what == What::Keep)
     }
 }
 
@@ -170,7 +211,7 @@ async fn retarget(
     site: &Site,
     args: &Upgrade,
     progress: &Progress,
-) -> Result<Placed, install::Error> {
+) -> Result<(Placed, Option<Plan>), install::Error> {
     let options = layered(Some(&record.options), &args.said)?;
     refuse_fixed(&record.parsed_options()?, &options)?;
     let situation = site.situation(&record.name).await?;
@@ -206,13 +247,23 @@ async fn retarget(
             choice: record.choice.clone(),
             artifacts_url: record.artifacts_url.clone(),
             artifacts: record.artifacts.clone(),
+            kept: record.kept.iter().flat_map(|k| k.agents.clone()).collect(),
         }));
     }
+    let keeping = placed
+        .keeping(&options, &situation, Some(record), None)
+        .await?;
     record.options = options.changed();
     record.choice = choice;
     record.artifacts = placed.manifest.clone();
     record.artifacts_url.clone_from(&placed.url);
-    Ok(placed)
+    if let Some(dir) = &args.artifacts.upstream_dir {
+        record.programs = Some(absolute(dir)?);
+    }
+    if let Some(plan) = &keeping {
+        record.keep_by(plan);
+    }
+    Ok((placed, keeping))
 }
 
 /// The steps, and the app that removes what is left of a member of etcd.
@@ -232,7 +283,15 @@ fn steps(
         .map(|host| {
             let path = options.etcd.host_path.trim_end_matches('/');
             let directory = format!("{path}/{}/etcd-{number}", record.name);
-            plan::wipe(&record.name, &record.id, number, &directory, &host.hostname)
+            let number = number.into();
+            let directories = [directory];
+            plan::wipe(
+                &record.name,
+                &record.id,
+                number,
+                &directories,
+                &host.hostname,
+            )
         });
     let replacement = plan::Replacement {
         number,
@@ -257,6 +316,9 @@ async fn back(
     record.choice = before.choice;
     record.artifacts = before.artifacts;
     record.artifacts_url = before.artifacts_url;
+    if let Some(kept) = &mut record.kept {
+        kept.agents = before.kept;
+    }
     home.write(&record)?;
     let wanted = render::wanted(home, &record, site, None)?;
     let name = record.name.clone();

@@ -225,7 +225,7 @@ fn bring_up(
     let runtime = runtime()?;
     let mut cluster = runtime.block_on(Cluster::connect(&paths.super_kubeconfig()))?;
     let step = progress.step("access rights, cluster DNS, konnectivity");
-    let manifests = addons(settings, &control_plane).manifests();
+    let manifests = addons(settings, &control_plane)?.manifests();
     runtime.block_on(cluster.apply(&manifests, deadline))?;
     step.done("");
 
@@ -309,18 +309,18 @@ fn note_host_network(paths: &Paths, settings: &Settings) -> Result<(), Error> {
     Ok(())
 }
 
-fn addons(settings: &Settings, control_plane: &ControlPlane) -> Addons {
+fn addons(settings: &Settings, control_plane: &ControlPlane) -> Result<Addons, Error> {
     let versions = Versions::of(&settings.upstream);
-    Addons {
+    Ok(Addons {
         framework_name: settings.name.clone(),
         dns_address: control_plane.dns_address(),
         dns_domain: control_plane.dns_domain.clone(),
         dns_upstream: dns_upstream(),
-        coredns_image: prepare::coredns_image(&versions),
-        konnectivity_image: prepare::konnectivity_image(&versions),
+        coredns_image: prepare::coredns_image(&versions)?,
+        konnectivity_image: prepare::konnectivity_image(&versions)?,
         konnectivity_host: settings.address,
         konnectivity_port: settings.ports.konnectivity_agent,
-    }
+    })
 }
 
 /// Names outside the cluster are asked of the nodes' name servers, when there are any: CoreDNS

@@ -86,7 +86,7 @@ impl<'a> Dcos<'a> {
     }
 
     /// `dcos kubernetes ...`.
-    fn plugin(&self, args: &[&str]) -> Result<String, String> {
+    pub fn plugin(&self, args: &[&str]) -> Result<String, String> {
         let mut all = vec!["kubernetes"];
         all.extend(args);
         let output = self
@@ -104,7 +104,7 @@ impl<'a> Dcos<'a> {
     }
 
     /// Waits until the framework itself says that everything runs.
-    fn runs(&self, what: &str) {
+    pub fn runs(&self, what: &str) {
         self.cluster
             .wait(what, PATIENCE, || self.says_that_it_runs());
     }
@@ -190,12 +190,12 @@ fn options(cluster: &Cluster, site: &Site, ports: &[u16]) -> Vec<(String, Value)
 }
 
 /// Where the secret store and the agent have the secrets.
-fn secrets(cluster: &Cluster) -> PathBuf {
+pub fn secrets(cluster: &Cluster) -> PathBuf {
     cluster.dir().join("secrets")
 }
 
 /// Paths of the secrets that there are.
-fn stored(dir: &Path) -> Vec<String> {
+pub fn stored(dir: &Path) -> Vec<String> {
     let output = Command::new("find")
         .args(["-type", "f", "-printf", "%P\\n"])
         .current_dir(dir)
@@ -211,7 +211,7 @@ fn stored(dir: &Path) -> Vec<String> {
 }
 
 /// Whoever reads Marathon's apps and Mesos' state learns no key.
-fn no_key_is_shown(cluster: &Cluster, site: &Site) {
+pub fn no_key_is_shown(cluster: &Cluster, site: &Site) {
     let kept = site.get("/v2/apps/kubernetes-cp/state");
     let packed = kept["app"]["env"]["K8SM_STATE"].as_str().unwrap();
     std::fs::write(cluster.dir().join("state.packed"), packed).unwrap();

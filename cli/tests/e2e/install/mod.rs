@@ -3,12 +3,15 @@
 
 mod dcos;
 mod hurt;
+mod kept;
 mod load;
+mod moved;
 mod older;
 mod one_app;
 mod site;
 mod strict;
 
+use std::process::Command;
 use std::time::Instant;
 
 use site::{Installed, Site, serve};
@@ -52,7 +55,8 @@ fn a_cluster_installed_by_marathon_is_changed_stopped_and_removed_without_a_trac
     let pod = here.run_pod("stays");
     here.kubectl(&["create", "configmap", "kept", "--from-literal=a=b"]);
 
-    // Marathon starts them again without the artifacts being served: agents keep what they fetched.
+    // Marathon starts them again without the artifacts being served: agents keep them.
+    kept_by_agents(&here);
     for (app, program) in APPS {
         kill_once(&here, app, program);
         assert_eq!(here.container("stays").as_ref(), Some(&pod), "{app}");
@@ -114,8 +118,30 @@ fn a_cluster_installed_by_marathon_is_changed_stopped_and_removed_without_a_trac
     nothing_is_left(&site);
     assert!(!cluster.dir().join("etcd/kubernetes").exists());
     assert!(!cluster.dir().join("etcd/second").exists());
+    assert!(!cluster.dir().join("kept/kubernetes").exists());
+    assert!(!cluster.dir().join("kept/second").exists());
     drop(site);
     cluster.finish();
+}
+
+/// Whoever served the artifacts is gone: apps' are files of their agents, and the framework serves
+/// them to agents that join.
+fn kept_by_agents(here: &Installed<'_>) {
+    let kept = here.cluster.dir().join("kept/kubernetes/artifacts");
+    let url = format!("file://{}/", kept.display());
+    for (app, _) in APPS {
+        let found = here.site.get(&format!("/v2/apps{app}"));
+        let uris = found["app"]["fetch"].as_array().unwrap().iter();
+        let uris: Vec<&str> = uris.filter_map(|f| f["uri"].as_str()).collect();
+        assert!(uris.iter().all(|u| u.starts_with(&url)), "{app}: {uris:?}");
+    }
+    let list = std::fs::read(kept.join("artifacts.json")).unwrap();
+    let list: serde_json::Value = serde_json::from_slice(&list).unwrap();
+    let framework = here.framework();
+    let url = format!("{framework}/artifacts/artifacts.json");
+    let served = Command::new("curl").args(["-fsS", &url]).output().unwrap();
+    let served: serde_json::Value = serde_json::from_slice(&served.stdout).unwrap();
+    assert_eq!(served, list);
 }
 
 /// The operator's part: the keys become secrets under the names that are wanted.

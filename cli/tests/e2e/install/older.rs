@@ -40,6 +40,7 @@ fn slow_a_cluster_of_the_version_before_is_upgraded_under_load() {
         "proxy.instances=3",
         "nodes.min=3",
         "etcd.disk=512",
+        "apiserver.shutdown_delay=10",
         "pki.source=file",
         &keys,
     ];

@@ -156,6 +156,38 @@ impl Site {
         site
     }
 
+    /// Another agent joins, beside the one in the machine's network; it offers too little for a
+    /// node. Where the others have the directory `there`, it has `here`.
+    pub fn join(&self, cluster: &Cluster, hostname: &str, there: &Path, here: &Path) -> Running {
+        let port = free_port();
+        let mount = r#"mount --bind "$1" "$2" && shift 2 && exec "$@""#;
+        let log = std::fs::File::create(cluster.dir().join("joined.log")).unwrap();
+        let child = Command::new("unshare")
+            .args(["--mount", "sh", "-c", mount, "sh"])
+            .args([here, there])
+            .arg(cluster.program())
+            .args(["dev", "mesos", "agent"])
+            .args([
+                format!("--master={}", self.master),
+                format!("--listen={}:{port}", self.address),
+                format!("--hostname={hostname}"),
+                "--resources=cpus:0.5;mem:400;disk:2048;ports:[32001-32100]".to_owned(),
+                format!("--work-dir={}", self.work_dir.join(hostname).display()),
+                format!("--cgroups-root={}", self.cgroups_joined()),
+                GC_DELAY.to_owned(),
+            ])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let agent = Running(child);
+        cluster.wait("the agent registers", 60, || {
+            self.state()["activated_slaves"].as_f64() == Some(2.0)
+        });
+        agent
+    }
+
     /// The master is killed with -9 and started again.
     pub fn restart_master(&mut self, cluster: &Cluster) {
         // Dropped, it is killed.
@@ -198,6 +230,11 @@ impl Site {
 
     fn cgroups(&self) -> String {
         format!("mesos-e2e-{}", std::process::id())
+    }
+
+    /// The same of an agent that joins.
+    fn cgroups_joined(&self) -> String {
+        format!("{}-joined", self.cgroups())
     }
 
     /// What Marathon answers; null when it does not.
@@ -360,6 +397,7 @@ impl Drop for Site {
         let hierarchies = std::fs::read_dir("/sys/fs/cgroup");
         for hierarchy in hierarchies.into_iter().flatten().flatten() {
             remove_cgroups(&hierarchy.path().join(self.cgroups()));
+            remove_cgroups(&hierarchy.path().join(self.cgroups_joined()));
         }
     }
 }
@@ -462,8 +500,11 @@ impl<'a> Installed<'a> {
             format!("--serve-listen={}:{}", site.address, ports[PORTS.len()]),
             format!("--set=etcd.host_path={}", dir("etcd")),
             format!("--set=nodes.data_dir={}", dir("node")),
+            format!("--set=artifacts.agent_dir={}", dir("kept")),
             format!("--set=nodes.run_dir={}", dir("run")),
             "--set=marathon.backoff=1".to_owned(),
+            // Nobody's connections have to be told.
+            "--set=apiserver.shutdown_delay=1".to_owned(),
             "--set=nodes.min=1".to_owned(),
         ];
         args.extend(LITTLE.map(|option| format!("--set={option}=0.1")));
@@ -487,21 +528,11 @@ impl<'a> Installed<'a> {
         self.args.iter().filter(serves).cloned().collect()
     }
 
-    /// Serves the artifacts where the installation did, until it is dropped: for what may start apps
-    /// on agents that have not fetched before.
-    pub fn serve_artifacts(&self) -> Running {
-        let listen = self.args.iter();
-        let listen = listen.filter_map(|a| a.strip_prefix("--serve-listen="));
-        let listen = format!(
-            "--listen={}",
-            listen.clone().next().expect("it served them")
-        );
-        let dir = self.cluster.dir().join(self.state).join("artifacts");
-        let dir = dir.display().to_string();
-        let words = ["artifacts", "serve", &dir, &listen];
-        let mut command = self.cluster.command_in(self.state, &words);
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        Running(command.spawn().unwrap())
+    /// Where the framework serves HTTP.
+    pub fn framework(&self) -> String {
+        let port = self.record()["options"]["framework"]["port"].clone();
+        let port = port.as_u64().unwrap_or(10251);
+        format!("http://{}:{port}", self.site.address)
     }
 
     /// The directory into which the apps' keys are written for whoever brings them.

@@ -74,7 +74,12 @@ fn the_steps_are_as_documented() {
 
 #[test]
 fn a_directory_is_removed_by_an_app_on_its_agent_and_no_other() {
-    let apps = wipes("k8s", "id", "/var/lib/it's/", &["agent-7"]);
+    let directories = ["/var/lib/it's/k8s", "/srv/k8s"].map(str::to_owned);
+    let apps = wipes(
+        "k8s",
+        "id",
+        &[("agent-7".to_owned(), directories.into())].into(),
+    );
     let definition = &apps[0].definition;
     assert_eq!(
         definition["constraints"],
@@ -82,7 +87,7 @@ fn a_directory_is_removed_by_an_app_on_its_agent_and_no_other() {
     );
     let command = definition["cmd"].as_str().unwrap();
     assert!(
-        command.starts_with(r"rm -rf -- '/var/lib/it'\''s/k8s' && "),
+        command.starts_with(r"rm -rf -- '/var/lib/it'\''s/k8s' '/srv/k8s' && "),
         "{command}"
     );
     assert_eq!(Part::of("k8s", &apps[0].id), Some(Part::Wipe));

@@ -18,6 +18,8 @@ pub const CASES: &[&str] = &[
     "mesos_image",
     "docker",
     "without_front_door",
+    "kept_by_agents",
+    "kept_by_agents_with_images",
     "public_front_door",
     "unaccounted_ports",
     "dcos_package",
@@ -86,6 +88,25 @@ pub fn case(name: &str) -> (Options, Facts) {
               etcd: {storage: persistent}}"
         }
         "without_front_door" => "{proxy: {enabled: false}, apiserver: {instances: 3, port: 6443}}",
+        "kept_by_agents" => {
+            let dir = "/var/lib/k8sm-artifacts/kubernetes/artifacts";
+            for artifact in facts.artifacts.values_mut() {
+                let name = artifact.uri.rsplit('/').next().unwrap();
+                artifact.uri = format!("file://{dir}/{}/{name}", artifact.sha256);
+            }
+            facts.kept = Some(KeptBy {
+                dir: dir.to_owned(),
+                agents: (1..=3).map(|n| host(n).hostname).collect(),
+            });
+            "{proxy: {constraints: [[rack, CLUSTER, a]]}}"
+        }
+        "kept_by_agents_with_images" => {
+            facts.kept = Some(KeptBy {
+                dir: "/srv/k8sm/kubernetes/artifacts".to_owned(),
+                agents: vec![host(1).hostname],
+            });
+            "{images: {runtime: mesos_image, repository: registry.example.org/k8sm}}"
+        }
         "public_front_door" => {
             "{proxy: {public: true, instances: 2, vip: 'kubernetes:6443', haproxy_group: external, haproxy_port: 16443}}"
         }

@@ -118,8 +118,13 @@ group! {
     /// Files that Mesos fetches.
     Artifacts {
         /// Where they are: the directory that `k8sm artifacts build` wrote, as the agents reach it.
-        /// Empty: `k8sm install --serve` serves them.
+        /// Empty: `k8sm install --serve` brings them to the agents.
         base_url: String = String::new(), [optional(), format(Format::FetchUri)];
+        /// Where agents keep what `k8sm install --serve` and `k8sm upgrade --serve` bring them, in a
+        /// directory of the cluster's below it, so that nobody has to serve it later. Empty: they
+        /// keep nothing but Mesos' fetcher cache. The DC/OS package does not use it.
+        agent_dir: String = "/var/lib/k8sm-artifacts".to_owned(),
+            [optional(), format(Format::PlainPath), fixed()];
         /// Whether agents keep them in Mesos' fetcher cache.
         cache: bool = true, [advanced()];
     }

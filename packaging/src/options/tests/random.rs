@@ -32,6 +32,7 @@ fn of_format(format: Format) -> BoxedStrategy<String> {
             .prop_map(|(a, b)| format!("{}-{}", a.min(b), a.max(b)))
             .boxed(),
         Format::Path => "(/[a-zA-Z0-9_ ,-]{1,8}){1,4}".boxed(),
+        Format::PlainPath => "(/[a-zA-Z0-9_-]{1,8}){1,4}".boxed(),
         Format::HttpUrl => "https?://[a-z]{1,8}\\.example(:80)?(/[a-z,=]{0,8}){0,2}".boxed(),
         Format::HttpsUrl => "https://[a-z]{1,8}(:[1-9][0-9]{0,3})?".boxed(),
         Format::FetchUri => "((https?|hdfs)://[a-z]{1,8}/x|(file://)?/a/[a-z]{1,4})".boxed(),

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use packaging::install::judge::{Standing, World};
 use packaging::install::plan::{self, What};
-use packaging::install::preflight::{self, Finding, Level};
+use packaging::install::preflight::{self, Finding, Level, Situation};
 use packaging::install::rolling::Progress;
 use packaging::pki::Pki;
 use serde_json::json;
@@ -17,6 +17,7 @@ use serde_json::json;
 use super::{block_on, home, print, site};
 use crate::args::Doctor;
 use crate::error::{Error, ExitCode as Code};
+use crate::install::record::Kept;
 use crate::install::{self, Home, Phase, Record, Site, etcd, keys, render};
 
 /// How long somebody who serves artifacts may take to answer.
@@ -96,7 +97,10 @@ async fn examine(
     if record.phase == Phase::Installed {
         quorum(home, record, &mut findings).await;
     }
-    artifacts(record, &mut findings).await;
+    match record.kept_in_use() {
+        Some(kept) => joined(kept, &situation, &mut findings),
+        None => artifacts(record, &mut findings).await,
+    }
     findings.sort_by_key(|f| std::cmp::Reverse(f.level));
     Ok(findings)
 }
@@ -281,6 +285,18 @@ async fn quorum(home: &Home, record: &Record, findings: &mut Vec<Finding>) {
             format!("etcd was not asked: {error}"),
             "",
         )),
+    }
+}
+
+/// Apps keep away from agents that have joined since the artifacts were brought.
+fn joined(kept: &Kept, situation: &Situation, findings: &mut Vec<Finding>) {
+    let hosts: Vec<&str> = install::keep::lacking(kept, situation).collect();
+    if !hosts.is_empty() {
+        findings.push(found(
+            Level::Note,
+            format!("no app of the control plane runs on {}, which keep no artifacts (nodes and pods do run there)", hosts.join(", ")),
+            "`k8sm upgrade` brings them there",
+        ));
     }
 }
 
