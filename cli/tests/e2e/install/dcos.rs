@@ -8,8 +8,9 @@ use std::process::{Command, Stdio};
 use devcluster::jwt;
 use serde_json::{Value, json};
 
+use super::installed::{LITTLE, PORTS, finished, free_ports, kubectl_with, ready_container};
 use super::nothing_is_left;
-use super::site::{LITTLE, PORTS, Site, finished, free_ports, kubectl_with, ready_container};
+use super::site::Site;
 use super::strict;
 use crate::support::{Cluster, Running};
 

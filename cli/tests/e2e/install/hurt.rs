@@ -1,8 +1,9 @@
 //! Several agents: commands that are killed at one step of each kind, a member of etcd that is lost
 //! with its agent.
 
+use super::installed::Installed;
 use super::nothing_is_left;
-use super::site::{Installed, Site};
+use super::site::Site;
 use crate::support::Cluster;
 
 /// Options of a cluster on several agents, whose keys lie in files on them.

@@ -1,7 +1,8 @@
 //! Agents keep the artifacts, and those that join get them from the framework.
 
+use super::installed::Installed;
 use super::nothing_is_left;
-use super::site::{Installed, Site};
+use super::site::Site;
 use crate::support::Cluster;
 
 #[test]

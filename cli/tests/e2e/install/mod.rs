@@ -3,6 +3,7 @@
 
 mod dcos;
 mod hurt;
+mod installed;
 mod kept;
 mod load;
 mod moved;
@@ -14,7 +15,8 @@ mod strict;
 use std::process::Command;
 use std::time::Instant;
 
-use site::{Installed, Site, serve};
+use installed::Installed;
+use site::{Site, serve};
 
 use crate::support::Cluster;
 

@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use super::dcos::{Begun, Dcos, PATIENCE, no_key_is_shown, secrets, stored};
-use super::site::{kubectl_with, ready_container};
+use super::installed::{kubectl_with, ready_container};
 use super::{nothing_is_left, strict};
 use crate::support::Cluster;
 

@@ -7,9 +7,10 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use super::installed::Installed;
 use super::load::{Doors, Load, page};
 use super::nothing_is_left;
-use super::site::{Installed, Site};
+use super::site::Site;
 use crate::support::Cluster;
 
 /// Where the pod's page is on its node: one of the ports that agents offer.

@@ -9,8 +9,9 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::dcos::{Begun, Dcos, PATIENCE};
+use super::installed::{kubectl_with, ready_container};
 use super::nothing_is_left;
-use super::site::{Site, kubectl_with, ready_container};
+use super::site::Site;
 use crate::support::Cluster;
 
 /// How long one command may take with all its deaths.

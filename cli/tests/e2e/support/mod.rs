@@ -309,13 +309,21 @@ impl Cluster {
             self.dir().file_name().unwrap_or_default().to_string_lossy()
         ));
         let _ = std::fs::create_dir_all(&target);
-        for source in ["state/logs", "state/nodes", "state/mesos"] {
+        // The last two are of a site with Mesos and Marathon of its own.
+        for (source, depth) in [
+            ("state/logs", "9"),
+            ("state/nodes", "9"),
+            ("state/mesos", "99"),
+            ("mesos", "99"),
+            (".", "1"),
+        ] {
             let source = self.dir().join(source);
             let _ = Command::new("sh")
                 .arg("-c")
-                .arg("cd \"$0\" 2>/dev/null && find . \\( -name '*.log' -o -name stderr -o -name stdout \\) -type f -size -20M -exec cp --parents {} \"$1\" \\; || true")
+                .arg("cd \"$0\" 2>/dev/null && find . -maxdepth \"$2\" \\( -name '*.log' -o -name stderr -o -name stdout \\) -type f -size -20M -exec cp --parents {} \"$1\" \\; || true")
                 .arg(&source)
                 .arg(&target)
+                .arg(depth)
                 .status();
         }
         target
