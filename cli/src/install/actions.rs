@@ -16,7 +16,7 @@ use packaging::pki::{Authority, Name, Pki};
 use serde_json::json;
 
 use super::work::Work;
-use super::{Error, Phase, etcd, executors, keys, members, rolling};
+use super::{Error, Phase, etcd, executors, keep, keys, members, rolling};
 use crate::cluster::api::{Cluster, node_is_ready};
 use crate::cluster::{prepare, teardown};
 use crate::upstream::Versions;
@@ -63,6 +63,7 @@ pub async fn act(work: &mut Work<'_>, action: &Action) -> Result<Outcome, Error>
         Action::EndPods => end_pods(work).await,
         Action::Teardown => remove_framework(work).await,
         Action::ForgetFramework => forget_framework(work).await,
+        Action::Sweep => keep::sweep(work).await,
         Action::RemoveGroup => {
             work.site
                 .marathon

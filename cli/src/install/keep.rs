@@ -1,24 +1,31 @@
-//! Brings artifacts to the agents that are to keep them ([`packaging::install::keep`]): decides
-//! which agents and from where, starts the app, follows it, and removes it.
+//! Brings artifacts to the agents that are to keep them ([`packaging::install::keep`]), and removes
+//! them: decides which agents and from where, starts the app, follows it ([`Follow`]), and deletes
+//! it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use packaging::install::artifacts::{FILE, Manifest};
 use packaging::install::keep::{self, KEEP_PATH, Keep, Progress};
-use packaging::install::plan::Part;
-use packaging::install::preflight::{Agent, Situation};
+use packaging::install::plan::{self, Part};
+use packaging::install::preflight::{Agent, Finding, Situation};
 use packaging::options::Options;
 
+use super::actions::Outcome;
 use super::record::{Kept, Record};
+use super::work::Work;
 use super::{Error, Site, probe, render};
 use crate::marathon::AppState;
 use crate::progress::Step;
 
-/// How long nothing may become more anywhere before those that are not ready are given up.
+/// How long nothing may move anywhere before those that are not ready are given up.
 const STALLED: Duration = Duration::from_secs(60);
+/// How long tasks may be staged: all agents fetch `k8sm`, 50 MB, from one machine at once.
+const STAGED: Duration = Duration::from_secs(900);
 /// How long all of it may take.
 const LONGEST: Duration = Duration::from_secs(3600);
+/// How long agents may take to remove what they keep, once nothing moves any more.
+const SWEPT: Duration = Duration::from_secs(30);
 /// How long one answer may take.
 const ANSWER: Duration = Duration::from_secs(5);
 /// Between two looks.
@@ -36,15 +43,22 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// What a record says once it is done, after what it says now.
-    pub fn kept(&self, now: Option<&Kept>) -> Kept {
-        let agents: BTreeSet<String> = self.agents.iter().map(|a| a.hostname.clone()).collect();
-        let touched = now.map(|kept| kept.touched.clone()).unwrap_or_default();
-        Kept {
-            dir: self.dir.clone(),
-            touched: touched.union(&agents).cloned().collect(),
-            agents,
+    /// The same for nobody.
+    pub fn without_agents(&self) -> Self {
+        Self {
+            agents: Vec::new(),
+            ..self.clone()
         }
+    }
+
+    /// For people, before it is done.
+    pub fn told(&self) -> String {
+        let hosts: Vec<&str> = self.agents.iter().map(|a| a.hostname.as_str()).collect();
+        format!(
+            "artifacts: {} get them, to keep in {}",
+            hosts.join(", "),
+            self.dir
+        )
     }
 }
 
@@ -65,27 +79,54 @@ pub fn from_here(
     })
 }
 
-/// What is to be brought where artifacts are kept and agents have joined since: the framework
-/// serves them. `None` where none have, or where it does not answer.
-pub async fn from_framework(record: &Record, options: &Options, found: &Situation) -> Option<Plan> {
-    let kept = record.kept_in_use()?;
-    let agents: Vec<Agent> = able(found).cloned().collect();
-    if agents.iter().all(|a| kept.agents.contains(&a.hostname)) {
-        return None;
-    }
-    let source = framework(record, options, found).await?;
-    Some(Plan {
-        dir: kept.dir.clone(),
-        source,
-        agents,
-    })
+/// Agents on which apps may run and that lack the artifacts: they have joined since, or are others
+/// than those of their name that have them.
+pub fn joined(kept: &Kept, found: &Situation) -> Vec<Agent> {
+    able(found)
+        .filter(|agent| kept.agents.get(&agent.hostname) != Some(&agent.id))
+        .cloned()
+        .collect()
 }
 
-/// Agents on which apps may run that lack the artifacts.
-pub fn lacking<'a>(kept: &'a Kept, found: &'a Situation) -> impl Iterator<Item = &'a str> {
-    able(found)
-        .map(|agent| agent.hostname.as_str())
-        .filter(|host| !kept.agents.contains(*host))
+/// What is to be brought to agents that have joined, from the framework of a cluster whose
+/// artifacts agents keep.
+///
+/// # Errors
+///
+/// Why it cannot serve them.
+pub async fn from_framework(
+    record: &Record,
+    kept: &Kept,
+    found: &Situation,
+    joined: Vec<Agent>,
+) -> Result<Plan, String> {
+    let options = record.parsed_options().map_err(|e| e.to_string())?;
+    let apps = found.world.apps.iter();
+    let host = apps
+        .filter(|(id, _)| Part::of(&record.name, id) == Some(Part::Framework))
+        .flat_map(|(_, seen)| &seen.hosts)
+        .next()
+        .ok_or("the framework, which serves them, does not run")?;
+    let agent = found.agents.iter().find(|a| a.hostname == *host);
+    let address = agent.and_then(|a| a.address).map(|ip| ip.to_string());
+    let address = address.unwrap_or_else(|| host.clone());
+    let source = format!("http://{address}:{}/artifacts", options.framework.port);
+    let client = crate::http::client(None, ANSWER).map_err(|e| e.to_string())?;
+    for (name, entry) in &record.artifacts.files {
+        let url = format!("{source}/{}/{name}", entry.sha256);
+        let answer = client.head(&url).send().await;
+        answer
+            .and_then(reqwest::Response::error_for_status)
+            .map_err(|e| {
+                let why = crate::error::chain(&e.without_url());
+                format!("the framework does not serve {name} at {source}: {why}")
+            })?;
+    }
+    Ok(Plan {
+        dir: kept.dir.clone(),
+        source,
+        agents: joined,
+    })
 }
 
 /// Agents that may take tasks of Marathon's.
@@ -97,49 +138,35 @@ fn able(found: &Situation) -> impl Iterator<Item = &Agent> {
         .filter(move |a| a.active && (a.role.is_none() || a.role.as_deref() == role))
 }
 
-/// Where the framework serves the artifacts of the record, if it does.
-async fn framework(record: &Record, options: &Options, found: &Situation) -> Option<String> {
-    let apps = found.world.apps.iter();
-    let hosts = apps
-        .filter(|(id, _)| Part::of(&record.name, id) == Some(Part::Framework))
-        .flat_map(|(_, seen)| &seen.hosts);
-    let client = crate::http::client(None, ANSWER).ok()?;
-    for host in hosts {
-        let agent = found.agents.iter().find(|a| a.hostname == *host);
-        let address = agent.and_then(|a| a.address).map(|ip| ip.to_string());
-        let address = address.unwrap_or_else(|| host.clone());
-        let source = format!("http://{address}:{}/artifacts", options.framework.port);
-        let answer = client.get(format!("{source}/{FILE}")).send().await;
-        let Ok(answer) = answer.and_then(reqwest::Response::error_for_status) else {
-            continue;
-        };
-        let list = answer.bytes().await.ok();
-        let list = list.and_then(|bytes| Manifest::parse(&bytes).ok());
-        if list.is_some_and(|list| list.files == record.artifacts.files) {
-            return Some(source);
-        }
-    }
-    None
+/// What cannot run with what the record says agents keep.
+pub fn unfit(options: &Options, record: &Record) -> Vec<Finding> {
+    let Some(kept) = record.kept_in_use() else {
+        return Vec::new();
+    };
+    let agents = kept.agents.keys().cloned().collect();
+    keep::unfit(options, &record.choice, &agents)
 }
 
-/// Brings the artifacts of the record there, and notes in it which agents have them. Those that
-/// did not get them are told, and apps will not run there. What apps have been made from `before`
-/// stays.
+/// Brings the artifacts of the record there, and notes in it which agents have them: those that
+/// `had` them stay. Why others have not got them, a line each.
 ///
 /// # Errors
 ///
-/// Marathon's, and that nobody, or none of those that etcd and the API servers need, got them.
+/// Marathon's, and the list's.
 pub async fn bring(
     site: &Site,
     options: &Options,
     record: &mut Record,
     plan: &Plan,
-    before: Option<&Manifest>,
+    had: &BTreeMap<String, String>,
     step: &mut Step,
 ) -> Result<Vec<String>, Error> {
-    let way_back = record.before.as_ref().map(|before| &before.artifacts);
-    let before: Vec<&Manifest> = before.into_iter().chain(way_back).collect();
-    let keep = Keep::new(&plan.dir, &plan.source, &record.artifacts, &before);
+    let world = site.world(&record.name).await?;
+    let mut also = keep::referred(&world);
+    if let Some(before) = &record.before {
+        also.extend(keep::digests(&before.artifacts));
+    }
+    let keep = Keep::new(&plan.dir, &plan.source, &record.artifacts, also);
     let artifacts = render::artifacts(&record.artifacts, &plan.source)?;
     let program = artifacts
         .get("k8sm")
@@ -149,44 +176,111 @@ pub async fn bring(
     let app = keep::app(options, &keep, &record.id, version, program, &hosts)
         .map_err(|e| Error::State(e.to_string()))?;
     let id = app.id.to_string();
+    // One that was interrupted may have brought something else.
+    if world.apps.contains_key(&id) {
+        remove(site, &id).await?;
+    }
     site.marathon.put(&id, &app, true).await?;
     let found = follow(site, &id, &plan.agents, step).await;
-    site.marathon.delete(&id, true).await?;
-    probe::gone(site, &id).await?;
+    remove(site, &id).await?;
     let lacking = found?;
     if let Some(kept) = &mut record.kept {
-        kept.agents.retain(|host| !lacking.contains_key(host));
+        let ids = plan.agents.iter().map(|a| (&a.hostname, &a.id));
+        let ids: BTreeMap<&String, &String> = ids.collect();
+        kept.agents.retain(|host, _| {
+            !lacking.contains_key(host) || had.get(host) == ids.get(host).copied()
+        });
     }
-    let lines: Vec<String> = lacking
+    Ok(lacking
         .iter()
         .map(|(agent, why)| format!("agent {agent} did not get the artifacts: {why}"))
-        .collect();
-    match enough(options, record) {
-        Ok(()) => Ok(lines),
-        Err(what) => Err(Error::State(format!("{what}\n  {}", lines.join("\n  ")))),
-    }
+        .collect())
 }
 
-/// Whether what is pinned to agents can run.
-fn enough(options: &Options, record: &Record) -> Result<(), String> {
-    let Some(kept) = &record.kept else {
-        return Ok(());
-    };
-    let has = |host: &&packaging::marathon::AgentHost| kept.agents.contains(&host.hostname);
-    let choice = &record.choice;
-    if let Some(host) = choice.etcd_hosts.iter().find(|h| !has(h)) {
-        return Err(format!(
-            "the agent {} is to run etcd and lacks the artifacts",
-            host.hostname
-        ));
+async fn remove(site: &Site, id: &str) -> Result<(), Error> {
+    site.marathon.delete(id, true).await?;
+    probe::gone(site, id).await
+}
+
+/// What the agents have said, and whether to wait on. Times are since the beginning.
+#[derive(Debug, Default)]
+struct Follow {
+    /// The best that each has said.
+    best: BTreeMap<String, Progress>,
+    /// What went wrong last, by agent.
+    trouble: BTreeMap<String, String>,
+    /// When something moved last.
+    moved: Duration,
+}
+
+impl Follow {
+    /// Takes what an agent says. Only more than ever before is a move: an agent whose file is
+    /// refused at its end comes that far again and again.
+    fn hears(&mut self, now: Duration, agent: &str, said: Progress) {
+        match &said.trouble {
+            Some(trouble) => self.trouble.insert(agent.to_owned(), trouble.clone()),
+            None => None,
+        };
+        let is_first = !self.best.contains_key(agent);
+        let best = self.best.entry(agent.to_owned()).or_default();
+        if is_first || said.done > best.done || said.complete {
+            self.moved = now;
+            *best = said;
+        }
     }
-    let servers = choice.api_hosts.iter().filter(has).count();
-    let wanted = usize::try_from(options.apiserver.instances).unwrap_or(usize::MAX);
-    match servers < wanted.min(choice.api_hosts.len()) || kept.agents.is_empty() {
-        true => Err(format!(
-            "{servers} agents that may run API servers have the artifacts, {wanted} are needed"
-        )),
-        false => Ok(()),
+
+    /// Tasks are being started.
+    fn is_staged(&mut self, now: Duration) {
+        if now < STAGED {
+            self.moved = now;
+        }
+    }
+
+    fn is_complete(&self, agent: &str) -> bool {
+        self.best.get(agent).is_some_and(|p| p.complete)
+    }
+
+    fn complete(&self) -> usize {
+        self.best.values().filter(|p| p.complete).count()
+    }
+
+    /// Whether waiting helps.
+    fn goes_on(&self, now: Duration, agents: usize) -> bool {
+        self.complete() < agents && now < LONGEST && now.saturating_sub(self.moved) < STALLED
+    }
+
+    /// How far they are together.
+    fn shown(&self, agents: usize) -> String {
+        let complete = self.complete();
+        let done: u64 = self.best.values().map(|p| p.done).sum();
+        let total = self.best.values().map(|p| p.total).max().unwrap_or(0);
+        let total = total.saturating_mul(u64::try_from(agents).unwrap_or(u64::MAX));
+        let mut text = format!("{complete} of {agents} agents have them");
+        if complete < agents && total > 0 {
+            text.push_str(&format!(", {} of {} MiB", done >> 20, total >> 20));
+        }
+        let troubled = self
+            .trouble
+            .iter()
+            .find(|(agent, _)| !self.is_complete(agent));
+        if let Some((agent, trouble)) = troubled {
+            text.push_str(&format!("; {agent}: {trouble}"));
+        }
+        text
+    }
+
+    /// Why an agent is not ready; `None` where it is. `silent` is why those are not that said nothing.
+    fn why_not(&self, agent: &str, silent: &str) -> Option<String> {
+        if self.is_complete(agent) {
+            return None;
+        }
+        let far = |p: &Progress| format!("{} of {} MiB have come", p.done >> 20, p.total >> 20);
+        let trouble = self.trouble.get(agent).cloned();
+        Some(
+            trouble
+                .or_else(|| self.best.get(agent).map(far))
+                .unwrap_or_else(|| silent.to_owned()),
+        )
     }
 }
 
@@ -199,71 +293,94 @@ async fn follow(
 ) -> Result<BTreeMap<String, String>, Error> {
     let client =
         crate::http::client(None, ANSWER).map_err(|e| Error::State(crate::error::chain(&e)))?;
-    let agents: Vec<&Agent> = agents.iter().collect();
+    let all: Vec<&Agent> = agents.iter().collect();
     let begun = Instant::now();
-    let mut progress: BTreeMap<String, Progress> = BTreeMap::new();
-    let mut moved = Instant::now();
+    let mut follow = Follow::default();
     let mut app: Option<AppState> = None;
-    let complete =
-        |progress: &BTreeMap<String, Progress>| progress.values().filter(|p| p.complete).count();
-    while complete(&progress) < agents.len()
-        && moved.elapsed() < STALLED
-        && begun.elapsed() < LONGEST
-    {
+    while follow.goes_on(begun.elapsed(), agents.len()) {
         app = site.marathon.apps_below(&[id]).await?.pop();
-        for (agent, url) in probe::places(app.as_ref(), &agents, KEEP_PATH) {
-            if progress.get(&agent).is_some_and(|p| p.complete) {
-                continue;
-            }
-            let Some(now) = ask(&client, &url).await else {
-                continue;
-            };
-            let before = progress.insert(agent, now.clone()).unwrap_or_default();
-            if now.done > before.done || now.complete {
-                moved = Instant::now();
+        if app.as_ref().is_some_and(|app| app.staged > 0) {
+            follow.is_staged(begun.elapsed());
+        }
+        for (agent, url) in probe::places(app.as_ref(), &all, KEEP_PATH) {
+            if !follow.is_complete(&agent)
+                && let Some(said) = ask(&client, &url).await
+            {
+                follow.hears(begun.elapsed(), &agent, said);
             }
         }
-        step.detail(&shown(&progress, agents.len()));
+        step.detail(&follow.shown(agents.len()));
         tokio::time::sleep(EVERY).await;
     }
-    let silent = match progress.len() < agents.len() {
+    let silent = match follow.complete() < agents.len() {
         true => probe::why(site, id, app.as_ref(), STALLED).await,
         false => String::new(),
     };
-    Ok(agents
-        .iter()
-        .filter_map(|agent| {
-            let why = match progress.remove(&agent.hostname) {
-                Some(p) if p.complete => return None,
-                Some(p) => p.trouble.unwrap_or_else(|| {
-                    format!("{} of {} MiB have come", p.done >> 20, p.total >> 20)
-                }),
-                None => silent.clone(),
-            };
-            Some((agent.hostname.clone(), why))
-        })
-        .collect())
-}
-
-/// How far they are together.
-fn shown(progress: &BTreeMap<String, Progress>, agents: usize) -> String {
-    let complete = progress.values().filter(|p| p.complete).count();
-    let done: u64 = progress.values().map(|p| p.done).sum();
-    let total = progress.values().map(|p| p.total).max().unwrap_or(0);
-    let total = total.saturating_mul(u64::try_from(agents).unwrap_or(u64::MAX));
-    let mut text = format!("{complete} of {agents} agents have them");
-    if complete < agents && total > 0 {
-        text.push_str(&format!(", {} of {} MiB", done >> 20, total >> 20));
-    }
-    if let Some(trouble) = progress.values().find_map(|p| p.trouble.as_deref()) {
-        text.push_str(&format!("; {trouble}"));
-    }
-    text
+    let lacking = agents.iter().filter_map(|agent| {
+        let why = follow.why_not(&agent.hostname, &silent)?;
+        Some((agent.hostname.clone(), why))
+    });
+    Ok(lacking.collect())
 }
 
 async fn ask(client: &reqwest::Client, url: &str) -> Option<Progress> {
     let answer = client.get(url).send().await.ok()?;
     answer.error_for_status().ok()?.json().await.ok()
+}
+
+/// Removes what agents keep, as far as they are there and have room for a task: what stays holds no
+/// data, and is named.
+pub async fn sweep(work: &mut Work<'_>) -> Result<Outcome, Error> {
+    let Some(kept) = work.record.kept.clone() else {
+        return Ok(Outcome::Done("there are none".to_owned()));
+    };
+    let agents = work.site.mesos.agents(None).await?;
+    let mut stays: Vec<String> = Vec::new();
+    for (dir, hosts) in &kept.touched {
+        // The cluster's own, of which this is the only thing.
+        let Some(own) = Path::new(dir).parent().and_then(Path::to_str) else {
+            continue;
+        };
+        let (there, gone): (Vec<&str>, Vec<&str>) = hosts
+            .iter()
+            .map(String::as_str)
+            .partition(|host| agents.iter().any(|a| a.active && a.hostname == **host));
+        let mut left: BTreeSet<&str> = gone.into_iter().collect();
+        if !there.is_empty() {
+            left.extend(swept(work, own, &there).await?);
+        }
+        stays.extend(left.iter().map(|host| format!("{own} on {host}")));
+    }
+    Ok(Outcome::Done(match stays.is_empty() {
+        true => String::new(),
+        false => format!("remove by hand: {}", stays.join(", ")),
+    }))
+}
+
+/// Removes a directory from agents; those that did not.
+async fn swept<'a>(
+    work: &Work<'_>,
+    directory: &str,
+    hosts: &[&'a str],
+) -> Result<Vec<&'a str>, Error> {
+    let site = work.site;
+    let app = plan::sweep(&work.record.name, &work.record.id, directory, hosts);
+    site.marathon.put(&app.id, &app.definition, true).await?;
+    let begun = Instant::now();
+    let (mut moved, mut done) = (Instant::now(), BTreeSet::new());
+    while done.len() < hosts.len() && moved.elapsed() < SWEPT && begun.elapsed() < LONGEST {
+        let found = site.marathon.apps_below(&[&app.id]).await?.pop();
+        for task in found.iter().flat_map(|app| &app.tasks) {
+            let alive = task.health_check_results.iter().any(|result| result.alive);
+            if alive && done.insert(task.host.clone()) {
+                moved = Instant::now();
+            }
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+    remove(site, &app.id).await?;
+    let left = hosts.iter().copied().filter(|host| !done.contains(*host));
+    Ok(left.collect())
 }
 
 #[cfg(test)]
@@ -272,6 +389,7 @@ mod tests {
 
     fn agent(hostname: &str, role: Option<&str>, active: bool) -> Agent {
         Agent {
+            id: format!("id-of-{hostname}"),
             hostname: hostname.to_owned(),
             role: role.map(str::to_owned),
             active,
@@ -292,41 +410,76 @@ mod tests {
         }
     }
 
+    fn hosts(agents: &[Agent]) -> Vec<&str> {
+        agents.iter().map(|a| a.hostname.as_str()).collect()
+    }
+
     #[test]
     fn artifacts_go_to_agents_that_take_tasks_of_marathons() {
         let options = Options::default();
         let plan = from_here(&options, &situation(), "http://192.0.2.1:81", None).unwrap();
-        let kept = plan.kept(None);
-        assert_eq!(kept.agents, ["a1", "a4"].map(str::to_owned).into());
+        assert_eq!(hosts(&plan.agents), ["a1", "a4"]);
         let only = ["a4".to_owned()];
         let plan = from_here(&options, &situation(), "http://x", Some(&only)).unwrap();
-        let later = plan.kept(Some(&kept));
-        assert_eq!(later.agents, only.into());
-        assert_eq!(later.touched, kept.agents, "what has been there is known");
-        let found = situation();
-        assert_eq!(lacking(&later, &found).collect::<Vec<_>>(), ["a1"]);
+        assert_eq!(hosts(&plan.agents), ["a4"]);
+    }
+
+    #[test]
+    fn an_agent_that_joined_or_has_another_id_lacks_them() {
+        let id = |host: &str| (host.to_owned(), format!("id-of-{host}"));
+        let mut kept = Kept {
+            agents: [id("a4")].into(),
+            ..Kept::default()
+        };
+        assert_eq!(hosts(&joined(&kept, &situation())), ["a1"]);
+        kept.agents.insert("a1".to_owned(), "another".to_owned());
+        assert_eq!(hosts(&joined(&kept, &situation())), ["a1"]);
+        kept.agents.extend([id("a1")]);
+        assert_eq!(joined(&kept, &situation()), []);
+    }
+
+    fn said(done: u64, trouble: Option<&str>) -> Progress {
+        Progress {
+            done: done << 20,
+            total: 100 << 20,
+            complete: done == 100,
+            trouble: trouble.map(str::to_owned),
+        }
+    }
+
+    const fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
     }
 
     #[test]
     fn progress_is_that_of_all_together() {
-        let half = Progress {
-            done: 50 << 20,
-            total: 100 << 20,
-            complete: false,
-            trouble: Some("the disk is full".to_owned()),
-        };
-        let whole = Progress {
-            done: 100 << 20,
-            complete: true,
-            trouble: None,
-            ..half.clone()
-        };
-        let mut progress = [("a1".to_owned(), half), ("a2".to_owned(), whole.clone())].into();
+        let mut follow = Follow::default();
+        follow.hears(s(1), "a1", said(50, Some("the disk is full")));
+        follow.hears(s(1), "a2", said(100, None));
         assert_eq!(
-            shown(&progress, 3),
-            "1 of 3 agents have them, 150 of 300 MiB; the disk is full"
+            follow.shown(3),
+            "1 of 3 agents have them, 150 of 300 MiB; a1: the disk is full"
         );
-        progress.insert("a1".to_owned(), whole);
-        assert_eq!(shown(&progress, 2), "2 of 2 agents have them");
+        assert_eq!(follow.why_not("a2", "-"), None);
+        assert_eq!(follow.why_not("a1", "-").unwrap(), "the disk is full");
+        assert_eq!(follow.why_not("a3", "no offer").unwrap(), "no offer");
+        follow.hears(s(2), "a1", said(100, None));
+        assert_eq!(follow.shown(2), "2 of 2 agents have them");
+        assert!(!follow.goes_on(s(2), 2));
+    }
+
+    #[test]
+    fn agents_are_waited_for_as_long_as_something_new_comes_or_tasks_are_staged() {
+        let mut follow = Follow::default();
+        follow.is_staged(s(100));
+        assert!(follow.goes_on(s(120), 1), "it is being fetched");
+        follow.hears(s(150), "a1", said(10, None));
+        assert!(follow.goes_on(s(200), 1));
+        // The same again is nothing new.
+        follow.hears(s(200), "a1", said(5, None));
+        follow.hears(s(205), "a1", said(10, Some("SHA-256")));
+        assert!(!follow.goes_on(s(211), 1));
+        follow.is_staged(s(1000));
+        assert!(!follow.goes_on(s(1000), 1), "staged for too long");
     }
 }

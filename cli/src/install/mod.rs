@@ -34,11 +34,10 @@ pub mod sandboxes;
 pub mod site;
 pub mod work;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use packaging::install::machine::Failure;
-use packaging::install::preflight::{Agent, Finding};
+use packaging::install::preflight::Finding;
 
 pub use record::{Home, Phase, Record};
 pub use site::Site;
@@ -150,13 +149,9 @@ fn listed(findings: &[Finding]) -> String {
     lines.join("\n")
 }
 
-/// Apps that remove what members of etcd, snapshots of it, and kept artifacts leave in directories
-/// of agents. They run there until they have done it, and are deleted then. Artifacts on an agent
-/// that is not among the `agents` stay: they hold no data, and it may never come back.
-pub(crate) fn wipes(
-    record: &Record,
-    agents: &[Agent],
-) -> Result<Vec<packaging::install::plan::Wanted>, Error> {
+/// Apps that remove what members of etcd, and snapshots of it, leave in directories of agents. They
+/// run there until they have done it, and are deleted then.
+pub(crate) fn wipes(record: &Record) -> Result<Vec<packaging::install::plan::Wanted>, Error> {
     use packaging::marathon::EtcdStorage;
     let mut hosts: Vec<&str> = Vec::new();
     if record.choice.etcd_storage == EtcdStorage::HostPath {
@@ -169,21 +164,11 @@ pub(crate) fn wipes(
         }
     }
     let options = record.parsed_options()?;
-    let below = |base: &str| format!("{}/{}", base.trim_end_matches('/'), record.name);
-    let mut directories: BTreeMap<String, Vec<String>> = hosts
-        .iter()
-        .map(|host| ((*host).to_owned(), vec![below(&options.etcd.host_path)]))
-        .collect();
-    for host in record.kept.iter().flat_map(|kept| &kept.touched) {
-        if agents.iter().any(|a| a.active && a.hostname == *host) {
-            let more = directories.entry(host.clone()).or_default();
-            more.push(below(&options.artifacts.agent_dir));
-        }
-    }
     Ok(packaging::install::plan::wipes(
         &record.name,
         &record.id,
-        &directories,
+        &options.etcd.host_path,
+        &hosts,
     ))
 }
 

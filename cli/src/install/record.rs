@@ -105,14 +105,15 @@ pub struct Record {
 }
 
 /// Agents that keep artifacts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
     /// The directory there.
     pub dir: String,
-    /// Host names of those that have everything.
-    pub agents: BTreeSet<String>,
-    /// Host names of all that may have something.
-    pub touched: BTreeSet<String>,
+    /// Those that have everything: their ids in Mesos by host name. An agent of another id may have
+    /// another disk.
+    pub agents: BTreeMap<String, String>,
+    /// All that may have something, there or in another directory: host names by directory.
+    pub touched: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// A snapshot of etcd on an agent.
@@ -135,9 +136,9 @@ pub struct Before {
     pub artifacts_url: String,
     /// Their list.
     pub artifacts: Manifest,
-    /// Host names of agents that had them.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub kept: BTreeSet<String>,
+    /// Agents that had them, as in [`Kept::agents`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub kept: BTreeMap<String, String>,
 }
 
 /// The directory of an installation.
@@ -305,24 +306,37 @@ impl Record {
     /// The agents that keep the artifacts, where the apps' are from there.
     pub fn kept_in_use(&self) -> Option<&Kept> {
         let kept = self.kept.as_ref()?;
-        (self.artifacts_url == url(&kept.dir)).then_some(kept)
+        (!kept.dir.is_empty() && self.artifacts_url == url(&kept.dir)).then_some(kept)
     }
 
-    /// From now on its artifacts are those that agents keep.
-    pub fn keep_by(&mut self, plan: &super::keep::Plan) {
-        self.kept = Some(plan.kept(self.kept.as_ref()));
+    /// From now on its artifacts are those that agents keep: all of the plan's, and those that have
+    /// had the same before.
+    pub fn keep_by(&mut self, plan: &super::keep::Plan, had: &BTreeMap<String, String>) {
+        self.touched_by(plan);
+        let kept = self.kept.get_or_insert_default();
+        kept.dir.clone_from(&plan.dir);
+        kept.agents.clone_from(had);
+        let planned = plan.agents.iter();
+        let planned = planned.map(|agent| (agent.hostname.clone(), agent.id.clone()));
+        kept.agents.extend(planned);
         self.artifacts_url = url(&plan.dir);
+    }
+
+    /// Agents that have exactly these artifacts in this directory.
+    pub fn having(&self, dir: &str, list: &Manifest) -> BTreeMap<String, String> {
+        let kept = self.kept_in_use().filter(|kept| kept.dir == dir);
+        let kept = kept.filter(|_| self.artifacts.files == list.files);
+        kept.map(|kept| kept.agents.clone()).unwrap_or_default()
     }
 
     /// Something of its artifacts may lie on these agents from now on.
     pub fn touched_by(&mut self, plan: &super::keep::Plan) {
-        let kept = self.kept.get_or_insert_with(|| Kept {
-            dir: plan.dir.clone(),
-            agents: BTreeSet::new(),
-            touched: BTreeSet::new(),
-        });
-        let hosts = plan.agents.iter().map(|a| a.hostname.clone());
-        kept.touched.extend(hosts);
+        let kept = self.kept.get_or_insert_default();
+        let hosts = plan.agents.iter().map(|agent| agent.hostname.clone());
+        kept.touched
+            .entry(plan.dir.clone())
+            .or_default()
+            .extend(hosts);
     }
 
     /// The options.

@@ -43,7 +43,7 @@ pub(crate) fn facts(
         artifacts: artifacts(&record.artifacts, &record.artifacts_url)?,
         kept: record.kept_in_use().map(|kept| KeptBy {
             dir: kept.dir.clone(),
-            agents: kept.agents.iter().cloned().collect(),
+            agents: kept.agents.keys().cloned().collect(),
         }),
         one_app: false,
     })

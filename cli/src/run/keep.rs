@@ -49,7 +49,7 @@ enum Trouble {
     File(#[from] FileError),
     /// The disk is full.
     #[error(
-        "{} has {} MiB free, the artifacts want {} MiB: free some, or set artifacts.agent_dir to a directory on a larger disk",
+        "{} has {} MiB free, the artifacts want {} MiB: free some; a cluster that is not installed yet may have artifacts.agent_dir on a larger disk",
         dir, free >> 20, wanted >> 20
     )]
     Space {
@@ -120,7 +120,7 @@ async fn until_complete(keep: &Keep, board: &Board) {
 
 async fn attempt(keep: &Keep, board: &Board) -> Result<(), Trouble> {
     let dir = Path::new(&keep.dir);
-    make_dir(dir, 0o755)?;
+    make_open(dir)?;
     let _lock = only_one(dir).await?;
     let sizes = keep.list.files.values().map(|entry| entry.size);
     let missing: Vec<_> = keep
@@ -160,6 +160,16 @@ async fn attempt(keep: &Keep, board: &Board) -> Result<(), Trouble> {
     write_atomic(&dir.join(SUMS), keep.list.sums().as_bytes(), PUBLIC)?;
     write_atomic(&dir.join(FILE), &list, PUBLIC)?;
     prune(keep, dir)
+}
+
+/// Makes a directory that everybody may read, whatever this process' mask: apps fetch as their own
+/// user. What is there already stays as it is.
+fn make_open(dir: &Path) -> Result<(), FileError> {
+    let missing: Vec<&Path> = dir.ancestors().take_while(|d| !d.exists()).collect();
+    for dir in missing.into_iter().rev() {
+        make_dir(dir, 0o755)?;
+    }
+    Ok(())
 }
 
 /// Waits until nobody else is at work on the directory.
@@ -238,6 +248,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use packaging::install::artifacts::{Entry, Manifest, VERSION};
+    use packaging::install::keep::digests;
     use sha2::{Digest as _, Sha256};
 
     use super::*;
@@ -278,7 +289,7 @@ mod tests {
         let board = Board::default();
         let (old, first) = source(&[("k8sm", "old"), ("payload.tar", "same")]);
         let (url, server) = serve(old.path()).await;
-        let keep = Keep::new(&dir, &url, &first, &[]);
+        let keep = Keep::new(&dir, &url, &first, BTreeSet::new());
         attempt(&keep, &board).await.unwrap();
         assert_eq!((lock(&board).done, lock(&board).total), (7, 7));
         let path = |list: &Manifest, name: &str| kept.path().join(list.path(name).unwrap());
@@ -293,11 +304,11 @@ mod tests {
         let (url, _server) = serve(new.path()).await;
         let half = path(&first, "payload.tar").with_file_name("payload.tar.7.part");
         std::fs::write(&half, "sa").unwrap();
-        let beside = Keep::new(&dir, &url, &second, &[&first]);
+        let beside = Keep::new(&dir, &url, &second, digests(&first).collect());
         attempt(&beside, &board).await.unwrap();
         assert!(path(&first, "k8sm").exists(), "the way back");
         assert!(path(&second, "k8sm").exists() && !half.exists());
-        attempt(&Keep::new(&dir, &url, &second, &[]), &board)
+        attempt(&Keep::new(&dir, &url, &second, BTreeSet::new()), &board)
             .await
             .unwrap();
         assert!(!path(&first, "k8sm").exists());
@@ -313,11 +324,11 @@ mod tests {
         let (url, _server) = serve(files.path()).await;
         let board = Board::default();
         list.files.get_mut("k8sm").unwrap().size = 1 << 60;
-        let keep = Keep::new(&dir, &url, &list, &[]);
+        let keep = Keep::new(&dir, &url, &list, BTreeSet::new());
         let trouble = attempt(&keep, &board).await.unwrap_err().to_string();
         assert!(trouble.contains("artifacts.agent_dir"), "{trouble}");
         list.files.get_mut("k8sm").unwrap().size = 8;
-        let keep = Keep::new(&dir, &url, &list, &[]);
+        let keep = Keep::new(&dir, &url, &list, BTreeSet::new());
         let trouble = attempt(&keep, &board).await.unwrap_err().to_string();
         assert!(trouble.contains("7 of 8 bytes"), "{trouble}");
         assert!(!kept.path().join(FILE).exists());

@@ -50,9 +50,9 @@ pub(super) async fn attempt(service: &Service) -> Result<(), Attempt> {
         }
         there
     });
-    let wipes = install::wipes(&record, &[])?;
+    let wipes = install::wipes(&record)?;
     let ids: Vec<String> = wipes.iter().map(|w| w.id.clone()).collect();
-    let steps: Vec<Step> = plan::uninstall(name, &world, false, &ids)
+    let steps: Vec<Step> = plan::uninstall(name, &world, false, &ids, false)
         .into_iter()
         // The one would wait for this very app's task; the other removes the state, which is needed
         // until the secrets are gone.

@@ -99,7 +99,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), RunErr
     let base = format!("http://{advertise}");
     let ca = artifacts_ca(&options)?;
     if let Some(dir) = &options.artifacts_dir {
-        artifacts.add_all(dir).await?;
+        artifacts.add_directory(dir);
     }
     let payload = payload(&options, &artifacts, &base, &ca).await?;
     let (executor_uri, executor_program) = executor(&options, &artifacts, &base, &ca).await?;

@@ -10,7 +10,6 @@ use axum::body::Body;
 use axum::extract::{Path as UrlPath, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use packaging::install::artifacts::{FILE, Manifest};
 use sha2::{Digest, Sha256};
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
@@ -59,14 +58,6 @@ pub enum ArtifactError {
         /// What the kernel says.
         source: std::io::Error,
     },
-    /// A directory without a list that can be read.
-    #[error("serve the artifacts of {}: {reason}", path.display())]
-    List {
-        /// The list.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
     /// Its name does not go into a URL as it is.
     #[error("serve {}: the file's name may have letters, digits, `.`, `-`, `_` and `+` only", path.display())]
     Name {
@@ -79,17 +70,16 @@ pub enum ArtifactError {
 #[derive(Debug, Clone, Default)]
 pub struct Artifacts {
     files: Arc<RwLock<BTreeMap<String, Arc<Artifact>>>>,
-    /// The list of a whole directory.
-    list: Arc<OnceLock<Vec<u8>>>,
+    /// A whole directory.
+    dir: Arc<OnceLock<PathBuf>>,
 }
 
 impl Artifacts {
     /// Reads the file for its digest and serves it from now on.
     pub async fn add(&self, path: &Path) -> Result<Arc<Artifact>, ArtifactError> {
-        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'+');
         let name = path.file_name().and_then(|name| name.to_str());
         let name = name
-            .filter(|n| n.bytes().all(plain))
+            .filter(|name| is_plain(name))
             .ok_or_else(|| ArtifactError::Name {
                 path: path.to_owned(),
             })?;
@@ -109,40 +99,32 @@ impl Artifacts {
         Ok(artifact)
     }
 
-    /// Serves all files of a directory, and its list, from now on. Whoever made the directory has
-    /// checked their digests: they are in the paths. A file that is missing is left out, and said.
-    pub async fn add_all(&self, dir: &Path) -> Result<(), ArtifactError> {
-        let path = dir.join(FILE);
-        let bad = |reason: String| ArtifactError::List {
-            path: path.clone(),
-            reason,
-        };
-        let bytes = tokio::fs::read(&path).await;
-        let bytes = bytes.map_err(|e| bad(e.to_string()))?;
-        let list = Manifest::parse(&bytes).map_err(|e| bad(e.to_string()))?;
-        for (name, entry) in &list.files {
-            let path = dir.join(&entry.sha256).join(name);
-            let seen = tokio::fs::metadata(&path).await;
-            match seen.and_then(|m| Ok((m.len(), m.modified()?))) {
-                Ok((size, modified)) if size == entry.size => self.insert(Arc::new(Artifact {
-                    path,
-                    sha256: entry.sha256.clone(),
-                    name: name.clone(),
-                    size,
-                    modified,
-                })),
-                Ok((size, _)) => {
-                    let wanted = entry.size;
-                    tracing::warn!(path = %path.display(), size, wanted, "an artifact is damaged and not served");
-                }
-                Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "an artifact is missing and not served");
-                }
-            }
+    /// Serves a directory of artifacts, `<sha256>/<name>`, from now on, whatever comes there and
+    /// goes. Whoever puts files there has checked their digests.
+    pub fn add_directory(&self, dir: &Path) {
+        // The first one stays, should there be two.
+        let _ = self.dir.set(dir.to_owned());
+    }
+
+    /// A file of the directory.
+    async fn find(&self, digest: &str, name: &str) -> Option<Arc<Artifact>> {
+        let is_digest = digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit());
+        // What is still on its way has another name.
+        if !is_digest || !is_plain(name) || name.starts_with('.') || name.ends_with(".part") {
+            return None;
         }
-        // The first one's, should there be two.
-        let _ = self.list.set(bytes);
-        Ok(())
+        let path = self.dir.get()?.join(digest).join(name);
+        let metadata = tokio::fs::symlink_metadata(&path).await.ok()?;
+        let modified = metadata.modified().ok()?;
+        metadata.is_file().then(|| {
+            Arc::new(Artifact {
+                path,
+                sha256: digest.to_owned(),
+                name: name.to_owned(),
+                size: metadata.len(),
+                modified,
+            })
+        })
     }
 
     fn insert(&self, artifact: Arc<Artifact>) {
@@ -160,6 +142,12 @@ impl Artifacts {
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         files.get(digest).filter(|a| a.name == name).cloned()
     }
+}
+
+/// Whether a name goes into a URL as it is.
+fn is_plain(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'+');
+    name.bytes().all(plain)
 }
 
 async fn digest(path: &Path) -> std::io::Result<(String, u64, SystemTime)> {
@@ -187,23 +175,17 @@ async fn digest(path: &Path) -> std::io::Result<(String, u64, SystemTime)> {
     Ok((hex, size, metadata.modified()?))
 }
 
-/// `GET /artifacts/artifacts.json`.
-pub(super) async fn list(State(app): State<App>) -> Response {
-    match app.artifacts.list.get() {
-        Some(bytes) => {
-            ([(header::CONTENT_TYPE, "application/json")], bytes.clone()).into_response()
-        }
-        None => (StatusCode::NOT_FOUND, "the artifacts are elsewhere\n").into_response(),
-    }
-}
-
 /// `GET` and `HEAD /artifacts/<sha256>/<name>`.
 pub(super) async fn serve(
     State(app): State<App>,
     UrlPath((digest, name)): UrlPath<(String, String)>,
     headers: HeaderMap,
 ) -> Response {
-    let Some(artifact) = app.artifacts.get(&digest, &name) else {
+    let found = match app.artifacts.get(&digest, &name) {
+        None => app.artifacts.find(&digest, &name).await,
+        some => some,
+    };
+    let Some(artifact) = found else {
         return (StatusCode::NOT_FOUND, "no such artifact\n").into_response();
     };
     let etag = format!("\"{}\"", artifact.sha256);

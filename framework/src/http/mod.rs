@@ -50,7 +50,6 @@ pub fn router(app: App) -> Router {
         .route("/v1/plans/deploy", get(plan))
         .route("/v1/state/frameworkId", get(framework_id))
         .route("/metrics", get(show_metrics))
-        .route("/artifacts/artifacts.json", get(artifacts::list))
         .route("/artifacts/{digest}/{name}", get(artifacts::serve))
         .with_state(app)
 }

@@ -75,39 +75,30 @@ fn path_of(artifact: &Artifact) -> String {
 }
 
 #[tokio::test]
-async fn a_directory_that_agents_keep_is_served_whole_but_for_what_is_damaged() {
+async fn a_directory_that_agents_keep_is_served_as_it_is_at_the_moment() {
     let dir = tempfile::tempdir().unwrap();
-    let digest = |c: &str| c.repeat(64);
-    let mut list = serde_json::json!({"version": 1, "files": {}, "components": {}});
-    for (name, c, content, size) in [
-        ("etcd", "a", Some("etcd"), 4),
-        ("etcdctl", "b", Some("cut"), 7),
-        ("k8sm", "c", None, 4),
-    ] {
-        list["files"][name] = serde_json::json!({"sha256": digest(c), "size": size});
-        let folder = dir.path().join(digest(c));
-        std::fs::create_dir(&folder).unwrap();
-        if let Some(content) = content {
-            std::fs::write(folder.join(name), content).unwrap();
-        }
-    }
+    let digest = "a".repeat(64);
     let server = Server::start(Limits::default()).await;
-    let answer = server.get("/artifacts/artifacts.json", "").await;
-    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
-    let error = server.artifacts.add_all(dir.path()).await.unwrap_err();
-    assert!(error.to_string().contains("artifacts.json"), "{error}");
-    std::fs::write(dir.path().join("artifacts.json"), list.to_string()).unwrap();
-    server.artifacts.add_all(dir.path()).await.unwrap();
-    let answer = server.get("/artifacts/artifacts.json", "").await;
-    assert!(answer.ends_with(&list.to_string()), "{answer}");
-    for (name, c, found) in [
-        ("etcd", "a", true),
-        ("etcdctl", "b", false),
-        ("k8sm", "c", false),
-    ] {
-        let path = format!("/artifacts/{}/{name}", digest(c));
-        let answer = server.get(&path, "").await;
-        assert_eq!(answer.starts_with("HTTP/1.1 200"), found, "{answer}");
+    let path = format!("/artifacts/{digest}/etcd");
+    assert!(server.get(&path, "").await.starts_with("HTTP/1.1 404"));
+    server.artifacts.add_directory(dir.path());
+    assert!(server.get(&path, "").await.starts_with("HTTP/1.1 404"));
+    let folder = dir.path().join(&digest);
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("etcd"), "program").unwrap();
+    let answer = server.get(&path, "").await;
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.ends_with("program"),
+        "{answer}"
+    );
+    // Not what is on its way, not what is elsewhere, and nothing but files.
+    std::fs::write(folder.join("etcd.7.part"), "pro").unwrap();
+    std::fs::write(dir.path().join("secret"), "secret").unwrap();
+    std::os::unix::fs::symlink(dir.path().join("secret"), folder.join("link")).unwrap();
+    std::fs::create_dir(folder.join("folder")).unwrap();
+    for name in ["etcd.7.part", "..%2fsecret", "link", "folder", ".."] {
+        let answer = server.get(&format!("/artifacts/{digest}/{name}"), "").await;
+        assert!(answer.starts_with("HTTP/1.1 404"), "{name}: {answer}");
     }
     server.end().await;
 }

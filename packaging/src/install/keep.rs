@@ -12,14 +12,17 @@
 //! theirs, without the operator's machine. Until they have them, the apps' constraints keep apps
 //! away from them.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::artifacts::Manifest;
 use super::helper::Helper;
-use crate::marathon::Artifact;
+use super::judge::World;
+use super::preflight::{Choice, Finding, Level, finding};
 use crate::marathon::app::{App, BadAppId};
-use crate::marathon::literal;
+use crate::marathon::{AgentHost, Artifact, containerizer, literal};
 use crate::options::Options;
 
 /// Environment variable with the [`Keep`].
@@ -39,26 +42,42 @@ pub struct Keep {
     pub source: String,
     /// The files.
     pub list: Manifest,
-    /// Digests of further files that stay where they are there: those that apps still refer to.
-    /// Everything else goes.
-    pub also: Vec<String>,
+    /// Digests of further files that stay where they are there: those that apps refer to, and those
+    /// that are the way back. Everything else goes.
+    pub also: BTreeSet<String>,
     /// When it ends by itself, seconds.
     pub life_seconds: u64,
 }
 
 impl Keep {
-    /// The artifacts `list`, which are at `source`, in the directory `dir`, beside those that apps
-    /// have been made from `before`.
-    pub fn new(dir: &str, source: &str, list: &Manifest, before: &[&Manifest]) -> Self {
-        let before = before.iter().flat_map(|list| list.files.values());
+    /// The artifacts `list`, which are at `source`, in the directory `dir`; what has the digests
+    /// `also` stays.
+    pub fn new(dir: &str, source: &str, list: &Manifest, also: BTreeSet<String>) -> Self {
         Self {
             dir: dir.to_owned(),
             source: source.trim_end_matches('/').to_owned(),
             list: list.clone(),
-            also: before.map(|entry| entry.sha256.clone()).collect(),
+            also,
             life_seconds: LIFE_SECONDS,
         }
     }
+}
+
+/// Digests of a list's files.
+pub fn digests(list: &Manifest) -> impl Iterator<Item = String> {
+    list.files.values().map(|entry| entry.sha256.clone())
+}
+
+/// Digests that the apps there are refer to, in URIs and in what they are told: any word of 64
+/// hexadecimal digits. One too many does no harm.
+pub fn referred(world: &World) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for seen in world.apps.values() {
+        let text = seen.definition.to_string();
+        let words = text.split(|c: char| !c.is_ascii_hexdigit());
+        found.extend(words.filter(|w| w.len() == 64).map(str::to_owned));
+    }
+    found
 }
 
 /// How far an agent is.
@@ -86,6 +105,56 @@ pub fn dir(options: &Options) -> Option<String> {
 /// The directory as the base of URIs.
 pub fn url(dir: &str) -> String {
     format!("file://{dir}")
+}
+
+/// What cannot be where only `agents` keep the artifacts.
+pub fn unfit(options: &Options, choice: &Choice, agents: &BTreeSet<String>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut bad = |what: String, remedy: &str| {
+        findings.push(finding(Level::Fatal, what, remedy));
+    };
+    if options.proxy.public {
+        bad(
+            "proxy.public does not go with artifacts that agents keep: Marathon's apps of two roles cannot bring them to all agents".to_owned(),
+            "serve them from a web server: --artifacts-url",
+        );
+    }
+    let bring = "see why they did not come, then repeat this with --serve; or serve them from a web server: --artifacts-url";
+    let is_plain = containerizer(options).is_none();
+    let has = |host: &&AgentHost| agents.contains(&host.hostname);
+    if is_plain && let Some(host) = choice.etcd_hosts.iter().find(|h| !has(h)) {
+        bad(
+            format!(
+                "the agent {} is to run etcd and keeps no artifacts",
+                host.hostname
+            ),
+            bring,
+        );
+    }
+    let servers = choice.api_hosts.iter().filter(has).count();
+    let all = agents.len();
+    let managers = options.controller_manager.instances;
+    let proxies = if options.proxy.enabled {
+        options.proxy.instances
+    } else {
+        0
+    };
+    for (what, wanted, there) in [
+        ("API servers", options.apiserver.instances, servers),
+        ("controller managers", managers, all),
+        ("front doors", proxies, all),
+        ("the framework", 1, all),
+    ] {
+        if there < usize::try_from(wanted).unwrap_or(usize::MAX) {
+            bad(
+                format!(
+                    "{there} agents that may run {what} keep the artifacts, {wanted} are needed"
+                ),
+                bring,
+            );
+        }
+    }
+    findings
 }
 
 /// The app that brings the artifacts to `agents`. `program` is `k8sm`.
@@ -140,7 +209,12 @@ mod tests {
     fn a_task_per_agent_brings_the_artifacts_to_a_directory_of_the_cluster() {
         let options = Options::default();
         let dir = dir(&options).unwrap();
-        let keep = Keep::new(&dir, "http://192.0.2.1:81/", &list('a'), &[&list('b')]);
+        let keep = Keep::new(
+            &dir,
+            "http://192.0.2.1:81/",
+            &list('a'),
+            digests(&list('b')).collect(),
+        );
         let program = Artifact {
             uri: "http://192.0.2.1:81/aa/k8sm".to_owned(),
             sha256: "aa".to_owned(),
@@ -152,6 +226,48 @@ mod tests {
         insta::assert_snapshot!(shown);
         let read: Keep = serde_json::from_str(&json!(keep).to_string()).unwrap();
         assert_eq!(read, keep);
+    }
+
+    #[test]
+    fn what_apps_refer_to_is_known_from_their_definitions() {
+        let digest = "0123456789abcdef".repeat(4);
+        let seen = crate::install::Seen {
+            definition: json!({
+                "fetch": [{"uri": format!("file:///a/{digest}/k8sm")}],
+                "env": {"X": format!("'{}'", "f".repeat(64)), "Y": "f".repeat(63)},
+            }),
+            ..Default::default()
+        };
+        let world = World {
+            apps: [("/k".to_owned(), seen)].into(),
+        };
+        assert_eq!(referred(&world), [digest, "f".repeat(64)].into());
+    }
+
+    #[test]
+    fn apps_that_would_find_no_artifacts_are_refused_together() {
+        let host = |n: u8| AgentHost {
+            hostname: format!("a{n}"),
+            address: [192, 0, 2, n].into(),
+        };
+        let choice = Choice {
+            etcd_hosts: (1..=3).map(host).collect(),
+            etcd_storage: crate::marathon::EtcdStorage::HostPath,
+            api_hosts: (1..=3).map(host).collect(),
+            pki: "env".to_owned(),
+            why: Vec::new(),
+        };
+        let mut options = Options::default();
+        let all = ["a1", "a2", "a3"].map(str::to_owned).into();
+        assert_eq!(unfit(&options, &choice, &all), []);
+        options.proxy.public = true;
+        options.apiserver.instances = 2;
+        let some = ["a1", "a4"].map(str::to_owned).into();
+        let lines: Vec<String> = unfit(&options, &choice, &some)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        insta::assert_snapshot!(lines.join("\n"));
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! The steps of each command. They are the same whether it runs for the first time or goes on
 //! after it was killed: a step whose end is there already takes no time.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
@@ -10,6 +9,7 @@ use serde_json::{Value, json};
 use super::INSTALL_LABEL;
 use super::diff::{Change, diff};
 use super::judge::{Standing, World};
+use crate::marathon::literal;
 
 /// What an app is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -31,6 +31,8 @@ pub enum Part {
     Probe,
     /// Brings artifacts to the agents.
     Keep,
+    /// Removes them from there.
+    Sweep,
 }
 
 impl Part {
@@ -44,11 +46,12 @@ impl Part {
             Some("proxy") => Some(Self::Proxy),
             Some("probe") => Some(Self::Probe),
             Some("keep") => Some(Self::Keep),
+            Some("sweep") => Some(Self::Sweep),
             Some(rest) => {
                 let (part, number) = rest.split_once('-')?;
                 match part {
                     "etcd" => number.parse::<u8>().is_ok().then_some(Self::Etcd),
-                    "wipe" => number.parse::<u32>().is_ok().then_some(Self::Wipe),
+                    "wipe" => number.parse::<u8>().is_ok().then_some(Self::Wipe),
                     _ => None,
                 }
             }
@@ -84,6 +87,8 @@ pub enum Action {
     Teardown,
     /// Removes the framework's id from the API, so that the next start gets a new one.
     ForgetFramework,
+    /// Removes the artifacts that agents keep, from those that answer.
+    Sweep,
     /// Removes the group, which is empty by now.
     RemoveGroup,
     /// Checks that neither Mesos nor Marathon holds anything of the cluster any more.
@@ -111,6 +116,7 @@ impl fmt::Display for Action {
             Self::EndPods => f.write_str("end the pods"),
             Self::Teardown => f.write_str("remove the framework from Mesos"),
             Self::ForgetFramework => f.write_str("forget the framework's id"),
+            Self::Sweep => f.write_str("remove the artifacts that agents keep"),
             Self::RemoveGroup => f.write_str("remove the empty group"),
             Self::VerifyGone => f.write_str("check that nothing is left"),
             Self::Rollout => f.write_str("nodes, one after the other"),
@@ -422,13 +428,20 @@ pub fn stop(name: &str, world: &World) -> Vec<Step> {
 }
 
 /// The steps of `uninstall`. With `keep_data` etcd's apps stay, without tasks. `wipes` are apps
-/// that remove directories of agents.
-pub fn uninstall(name: &str, world: &World, keep_data: bool, wipes: &[String]) -> Vec<Step> {
+/// that remove directories of agents; `sweep` says whether agents keep artifacts.
+pub fn uninstall(
+    name: &str,
+    world: &World,
+    keep_data: bool,
+    wipes: &[String],
+    sweep: bool,
+) -> Vec<Step> {
     let mut steps = Vec::new();
     give_back(name, world, &mut steps);
     for part in [
         Part::Probe,
         Part::Keep,
+        Part::Sweep,
         Part::Proxy,
         Part::Framework,
         Part::ControllerManager,
@@ -454,6 +467,9 @@ pub fn uninstall(name: &str, world: &World, keep_data: bool, wipes: &[String]) -
             steps.push(Step::Await { app: app.clone() });
             steps.push(Step::Delete { app: app.clone() });
         }
+        if sweep {
+            steps.push(Step::Do(Action::Sweep));
+        }
         steps.push(Step::Do(Action::RemoveGroup));
     }
     steps.push(Step::Do(Action::VerifyGone));
@@ -461,42 +477,50 @@ pub fn uninstall(name: &str, world: &World, keep_data: bool, wipes: &[String]) -
     steps
 }
 
-/// Apps that remove a cluster's directories, by agent.
-pub fn wipes(
-    name: &str,
-    install_id: &str,
-    directories: &BTreeMap<String, Vec<String>>,
-) -> Vec<Wanted> {
-    (0_u32..)
-        .zip(directories)
-        .map(|(number, (host, directories))| wipe(name, install_id, number, directories, host))
+/// Apps that remove a cluster's directories below `host_path` from these agents.
+pub fn wipes(name: &str, install_id: &str, host_path: &str, hosts: &[&str]) -> Vec<Wanted> {
+    let directory = format!("{}/{name}", host_path.trim_end_matches('/'));
+    (0_u8..)
+        .zip(hosts)
+        .map(|(number, host)| wipe(name, install_id, number, &directory, host))
         .collect()
 }
 
-/// An app that removes directories from an agent: it does it once, says so by its health, and
+/// An app that removes a directory from an agent: it does it once, says so by its health, and
 /// waits to be deleted.
-pub fn wipe(
-    name: &str,
-    install_id: &str,
-    number: u32,
-    directories: &[String],
-    host: &str,
-) -> Wanted {
-    let quoted = |directory: &String| format!("'{}'", directory.replace('\'', r"'\''"));
-    let quoted: Vec<String> = directories.iter().map(quoted).collect();
-    let quoted = quoted.join(" ");
+pub fn wipe(name: &str, install_id: &str, number: u8, directory: &str, host: &str) -> Wanted {
     let id = format!("{}/wipe-{number}", group(name));
+    let constraints = json!([["hostname", "CLUSTER", host]]);
+    removal(id, install_id, directory, 1, &constraints)
+}
+
+/// An app that removes a directory from many agents at once.
+pub fn sweep(name: &str, install_id: &str, directory: &str, hosts: &[&str]) -> Wanted {
+    let id = format!("{}/sweep", group(name));
+    let all: Vec<String> = hosts.iter().map(|host| literal(host)).collect();
+    let constraints = json!([["hostname", "UNIQUE"], ["hostname", "LIKE", all.join("|")]]);
+    removal(id, install_id, directory, hosts.len(), &constraints)
+}
+
+fn removal(
+    id: String,
+    install_id: &str,
+    directory: &str,
+    instances: usize,
+    constraints: &Value,
+) -> Wanted {
+    let quoted = directory.replace('\'', r"'\''");
     let definition = json!({
         "id": id,
-        "cmd": format!("rm -rf -- {quoted} && touch done && while :; do sleep 60; done"),
+        "cmd": format!("rm -rf -- '{quoted}' && touch done && while :; do sleep 60; done"),
         "user": "root",
-        "instances": 1,
+        "instances": instances,
         "cpus": 0.1,
         "mem": 32.0,
         "disk": 0.0,
         "networks": [{"mode": "host"}],
         "portDefinitions": [],
-        "constraints": [["hostname", "CLUSTER", host]],
+        "constraints": constraints,
         "labels": {INSTALL_LABEL: install_id},
         "healthChecks": [{
             "protocol": "COMMAND",

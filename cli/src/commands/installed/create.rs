@@ -1,5 +1,6 @@
 //! `k8sm install`.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -144,12 +145,15 @@ pub(super) async fn run(
         answering = Some(answer.await?);
     }
     let keeping = placed
-        .keeping(&options, &situation, before.as_ref(), answering.as_deref())
+        .keeping(
+            &options,
+            &situation,
+            before.as_ref(),
+            answering.as_deref(),
+            progress,
+        )
         .await?;
-    let had = before
-        .as_ref()
-        .and_then(|record| Some(record.kept.as_ref()?.agents.clone()));
-    let former = before.as_ref().map(|record| record.artifacts.clone());
+    let former = before.clone();
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| d.as_secs());
@@ -191,11 +195,22 @@ pub(super) async fn run(
             snapshots: Vec::new(),
         },
     };
+    let had = match (&former, &keeping) {
+        (Some(former), Some(plan)) => former.having(&plan.dir, &placed.manifest),
+        _ => Default::default(),
+    };
     if let Some(plan) = &keeping {
-        record.keep_by(plan);
+        record.keep_by(plan, &had);
+    }
+    let unfit = install::keep::unfit(&options, &record);
+    if !unfit.is_empty() {
+        return Err(install::Error::Unfit(unfit));
     }
     if dry {
-        return plan_only(home, args, &record, &site).await.map(|()| None);
+        let more = keeping.as_ref().map(install::keep::Plan::told);
+        return plan_only(home, args, &record, &site, more)
+            .await
+            .map(|()| None);
     }
     if beginning.is_some() {
         record.phase = Phase::Restoring;
@@ -204,16 +219,16 @@ pub(super) async fn run(
     }
     home.create()?;
     if let Some(plan) = &keeping {
-        // Should this end here, it is known where something may lie, and who has nothing.
-        let mut begun = record.clone();
-        if let Some(kept) = &mut begun.kept {
-            kept.agents = had.unwrap_or_default();
-        }
-        if let Some(former) = former {
-            begun.artifacts = former;
-        }
-        home.write(&begun)?;
-        bring(home, &site, &options, &mut record, plan, progress).await?;
+        // Should this end here, it is known where something may lie, and nothing else has changed.
+        let mut known = former.unwrap_or_else(|| {
+            let mut new = record.clone();
+            new.kept = None;
+            new.keep_by(&plan.without_agents(), &Default::default());
+            new
+        });
+        known.touched_by(plan);
+        home.write(&known)?;
+        bring(home, &site, &options, &mut record, plan, &had, progress).await?;
     }
     home.write(&record)?;
     let step = progress.step("certificates");
@@ -249,32 +264,33 @@ pub(super) fn absolute(path: &Path) -> Result<PathBuf, install::Error> {
     std::path::absolute(path).map_err(install::Error::io("find", path))
 }
 
-/// Brings the artifacts to the agents that are to keep them, and says which have not got them.
+/// Brings the artifacts to the agents that are to keep them, beside those that `had` them, and says
+/// which have not got them.
 pub(super) async fn bring(
     home: &Home,
     site: &Site,
     options: &Options,
     record: &mut Record,
     plan: &install::keep::Plan,
+    had: &BTreeMap<String, String>,
     progress: &Progress,
 ) -> Result<(), install::Error> {
     let mut step = progress.step("artifacts for the agents");
-    let before = home.read()?.map(|before| before.artifacts);
-    let before = before.as_ref();
-    let brought = install::keep::bring(site, options, record, plan, before, &mut step).await;
-    let lacking = match brought {
-        Ok(lacking) => lacking,
-        Err(error) => {
-            step.failed();
-            return Err(error);
-        }
-    };
-    let agents = record.kept.as_ref().map_or(0, |kept| kept.agents.len());
-    step.done(&format!("{agents} agents keep them in {}", plan.dir));
-    for line in lacking {
-        progress.note(&format!("! {line}; no app will run there"));
+    let brought = install::keep::bring(site, options, record, plan, had, &mut step).await;
+    let unfit = install::keep::unfit(options, record);
+    if brought.is_err() || !unfit.is_empty() {
+        step.failed();
+    } else {
+        let agents = record.kept.as_ref().map_or(0, |kept| kept.agents.len());
+        step.done(&format!("{agents} agents keep them in {}", plan.dir));
     }
-    home.write(record)
+    for line in brought? {
+        progress.note(&format!("! {line}"));
+    }
+    match unfit.is_empty() {
+        true => home.write(record),
+        false => Err(install::Error::Unfit(unfit)),
+    }
 }
 
 /// Looks at the agents from within, and says what is there; which agents have answered.
@@ -398,6 +414,7 @@ impl Placed {
         found: &Situation,
         before: Option<&Record>,
         answering: Option<&[String]>,
+        progress: &Progress,
     ) -> Result<Option<install::keep::Plan>, install::Error> {
         if self.server.is_some() {
             let plan = install::keep::from_here(options, found, &self.url, answering);
@@ -407,12 +424,23 @@ impl Placed {
         let Some((before, kept)) = before.and_then(|r| Some((r, r.kept_in_use()?))) else {
             return Ok(None);
         };
-        let plan = install::keep::from_framework(before, options, found).await;
-        match plan.is_none() && kept.agents.is_empty() {
-            true => Err(install::Error::State(
+        let joined = install::keep::joined(kept, found);
+        if joined.is_empty() {
+            return Ok(None);
+        }
+        let hosts: Vec<String> = joined.iter().map(|a| a.hostname.clone()).collect();
+        match install::keep::from_framework(before, kept, found, joined).await {
+            Ok(plan) => Ok(Some(plan)),
+            Err(_) if kept.agents.is_empty() => Err(install::Error::State(
                 "no agent has got the artifacts yet: repeat this with --serve".to_owned(),
             )),
-            false => Ok(plan),
+            Err(why) => {
+                progress.note(&format!(
+                    "! {} keep no artifacts, and {why}; no app will run there until --serve brings them",
+                    hosts.join(", ")
+                ));
+                Ok(None)
+            }
         }
     }
 }
@@ -433,9 +461,16 @@ pub(super) async fn place(
         .as_deref()
         .map(artifacts::manifest)
         .transpose()?;
+    // What agents keep counts as long as nobody says otherwise anew.
+    let is_old = |url: &str| {
+        before.is_some_and(|record| {
+            let old = record.parsed_options().ok();
+            record.kept_in_use().is_some() && old.is_some_and(|o| o.artifacts.base_url == url)
+        })
+    };
     let said = source.artifacts_url.clone().or_else(|| {
         let option = &options.artifacts.base_url;
-        (!option.is_empty()).then(|| option.clone())
+        (!option.is_empty() && !is_old(option)).then(|| option.clone())
     });
     let own = listed.as_ref().and_then(|m| m.base_url.clone());
     match (listed, said.or(own)) {
@@ -576,6 +611,7 @@ async fn plan_only(
     args: &Install,
     record: &Record,
     site: &Site,
+    more: Option<String>,
 ) -> Result<(), install::Error> {
     let options = record.parsed_options()?;
     // Rendering wants keys: those of a new cluster are made for the moment.
@@ -594,7 +630,8 @@ async fn plan_only(
     let nodes = args.wait_nodes.unwrap_or(options.nodes.min);
     let steps = plan::install(&record.name, &wanted, &world, nodes);
     let changes = plan::changes(&record.name, &wanted, &world);
-    show_plan(args.manner.output, &changes, &steps, &record.choice.why)
+    let why: Vec<String> = record.choice.why.iter().cloned().chain(more).collect();
+    show_plan(args.manner.output, &changes, &steps, &why)
         .map_err(|e| install::Error::State(e.to_string()))
 }
 

@@ -70,10 +70,16 @@ pub fn uninstall(state_dir: &Path, args: &Uninstall) -> Result<(), Error> {
         let world = site.world(&record.name).await?;
         let wipes = match args.keep_data {
             true => Vec::new(),
-            false => install::wipes(&record, &site.mesos.agents(None).await?)?,
+            false => install::wipes(&record)?,
         };
         let names: Vec<String> = wipes.iter().map(|w| w.id.clone()).collect();
-        let steps = plan::uninstall(&record.name, &world, args.keep_data, &names);
+        let steps = plan::uninstall(
+            &record.name,
+            &world,
+            args.keep_data,
+            &names,
+            record.kept.is_some(),
+        );
         if manner.dry_run {
             return shown(manner, &steps);
         }

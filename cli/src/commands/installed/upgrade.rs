@@ -5,7 +5,7 @@ mod pause;
 use std::path::Path;
 
 use packaging::install::judge::World;
-use packaging::install::plan::{self, Action, AppPlan, Step, Wanted, What};
+use packaging::install::plan::{self, Action, AppPlan, Part, Step, Wanted, What};
 use packaging::install::preflight::{self, Level, version};
 use packaging::marathon::EtcdStorage;
 use packaging::options::Options;
@@ -61,6 +61,7 @@ async fn run(home: &Home, args: &Upgrade) -> Result<(), install::Error> {
     }
     let site = site(&record).await?;
     refuse_foreign_deployments(&site, &record).await?;
+    let former = record.clone();
     let (placed, keeping) = retarget(home, &mut record, &site, args, &progress).await?;
     let options = record.parsed_options()?;
     if !dry {
@@ -73,7 +74,8 @@ async fn run(home: &Home, args: &Upgrade) -> Result<(), install::Error> {
     if dry {
         let mut changes = way.changes;
         changes.extend(nodes_row(&record, &changes, behind));
-        return show_plan(args.manner.output, &changes, &way.steps, &[])
+        let why: Vec<String> = keeping.iter().map(Plan::told).collect();
+        return show_plan(args.manner.output, &changes, &way.steps, &why)
             .map_err(|e| install::Error::State(e.to_string()));
     }
     if record.phase == Phase::Installed && way.is_nothing() && !behind && keeping.is_none() {
@@ -82,26 +84,27 @@ async fn run(home: &Home, args: &Upgrade) -> Result<(), install::Error> {
         home.write(&record)?;
         return print::result(args.manner.output, home, &record, None, &[]);
     }
-    let changed: Vec<&str> = way
-        .changes
-        .iter()
-        .filter(|c| c.what != What::Keep)
-        .map(|c| c.app.as_str())
-        .collect();
-    if !changed.is_empty() {
-        confirm(&args.manner, &format!("Change {}?", changed.join(", ")))?;
+    let agreed = way.changed();
+    if !agreed.is_empty() {
+        confirm(&args.manner, &format!("Change {}?", agreed.join(", ")))?;
     }
     home.ask_pause(false)?;
     record.phase = Phase::Upgrading;
     if let Some(plan) = &keeping {
         // Nothing is under way yet; but what lies on agents is to go with the cluster.
-        let mut known = home.existing()?;
+        let mut known = former.clone();
         known.touched_by(plan);
         home.write(&known)?;
         let planned = record.kept.clone();
-        bring(home, &site, &options, &mut record, plan, &progress).await?;
+        let had = former.having(&plan.dir, &record.artifacts);
+        bring(home, &site, &options, &mut record, plan, &had, &progress).await?;
         if record.kept != planned {
+            // Apps keep away from those that did not get them.
             way = Way::new(home, &record, &site, &options).await?;
+            let changed = way.changed();
+            if changed.iter().any(|app| !agreed.contains(app)) {
+                confirm(&args.manner, &format!("Change {}?", changed.join(", ")))?;
+            }
         }
     }
     home.write(&record)?;
@@ -156,6 +159,12 @@ impl Way {
                 .retain(|s| matches!(s, Step::Do(Action::Rollout | Action::Complete)));
         }
         Ok(way)
+    }
+
+    /// The apps that do not stay as they are.
+    fn changed(&self) -> Vec<String> {
+        let changed = self.changes.iter().filter(|c| c.what != What::Keep);
+        changed.map(|c| c.app.clone()).collect()
     }
 
     /// Whether all apps stay as they are.
@@ -251,8 +260,12 @@ async fn retarget(
         }));
     }
     let keeping = placed
-        .keeping(&options, &situation, Some(record), None)
+        .keeping(&options, &situation, Some(record), None, progress)
         .await?;
+    let had = match &keeping {
+        Some(plan) => record.having(&plan.dir, &placed.manifest),
+        None => Default::default(),
+    };
     record.options = options.changed();
     record.choice = choice;
     record.artifacts = placed.manifest.clone();
@@ -261,9 +274,13 @@ async fn retarget(
         record.programs = Some(absolute(dir)?);
     }
     if let Some(plan) = &keeping {
-        record.keep_by(plan);
+        record.keep_by(plan, &had);
     }
-    Ok((placed, keeping))
+    let unfit = install::keep::unfit(&options, record);
+    match unfit.is_empty() {
+        true => Ok((placed, keeping)),
+        false => Err(install::Error::Unfit(unfit)),
+    }
 }
 
 /// The steps, and the app that removes what is left of a member of etcd.
@@ -283,15 +300,7 @@ fn steps(
         .map(|host| {
             let path = options.etcd.host_path.trim_end_matches('/');
             let directory = format!("{path}/{}/etcd-{number}", record.name);
-            let number = number.into();
-            let directories = [directory];
-            plan::wipe(
-                &record.name,
-                &record.id,
-                number,
-                &directories,
-                &host.hostname,
-            )
+            plan::wipe(&record.name, &record.id, number, &directory, &host.hostname)
         });
     let replacement = plan::Replacement {
         number,
@@ -381,7 +390,8 @@ async fn refuse_foreign_deployments(site: &Site, record: &Record) -> Result<(), 
     let ours = found.iter().find(|d| {
         d.affected_apps
             .iter()
-            .any(|id| plan::Part::of(name, id).is_some())
+            .filter_map(|id| Part::of(name, id))
+            .any(|part| !matches!(part, Part::Probe | Part::Keep | Part::Sweep))
     });
     match ours {
         None => Ok(()),

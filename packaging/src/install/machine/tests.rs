@@ -162,9 +162,9 @@ fn an_uninstall_that_is_cut_anywhere_leaves_nothing_when_repeated() {
         };
         let steps = plan::install("k", &wanted(), &World::default(), 0);
         run(&mut marathon, &wanted(), steps, 1000);
-        let steps = plan::uninstall("k", &marathon.world.clone(), false, &[]);
+        let steps = plan::uninstall("k", &marathon.world.clone(), false, &[], false);
         run(&mut marathon, &wanted(), steps, most);
-        let steps = plan::uninstall("k", &marathon.world.clone(), false, &[]);
+        let steps = plan::uninstall("k", &marathon.world.clone(), false, &[], false);
         assert_eq!(run(&mut marathon, &wanted(), steps, 1000), Effect::Finish);
         assert!(marathon.world.apps.is_empty(), "cut at {most}");
         assert!(marathon.actions.last().unwrap().contains("done"));

@@ -66,20 +66,16 @@ fn the_steps_are_as_documented() {
             "k8s",
             &there,
             false,
-            &["/k8s-cp/wipe-0".to_owned()]
+            &["/k8s-cp/wipe-0".to_owned()],
+            true,
         )),
-        lines(&uninstall("k8s", &there, true, &[])),
+        lines(&uninstall("k8s", &there, true, &[], true)),
     ));
 }
 
 #[test]
 fn a_directory_is_removed_by_an_app_on_its_agent_and_no_other() {
-    let directories = ["/var/lib/it's/k8s", "/srv/k8s"].map(str::to_owned);
-    let apps = wipes(
-        "k8s",
-        "id",
-        &[("agent-7".to_owned(), directories.into())].into(),
-    );
+    let apps = wipes("k8s", "id", "/var/lib/it's/", &["agent-7"]);
     let definition = &apps[0].definition;
     assert_eq!(
         definition["constraints"],
@@ -87,10 +83,14 @@ fn a_directory_is_removed_by_an_app_on_its_agent_and_no_other() {
     );
     let command = definition["cmd"].as_str().unwrap();
     assert!(
-        command.starts_with(r"rm -rf -- '/var/lib/it'\''s/k8s' '/srv/k8s' && "),
+        command.starts_with(r"rm -rf -- '/var/lib/it'\''s/k8s' && "),
         "{command}"
     );
     assert_eq!(Part::of("k8s", &apps[0].id), Some(Part::Wipe));
+    let all = sweep("k8s", "id", "/srv/k8s", &["agent-1", "agent.2"]);
+    assert_eq!(all.definition["instances"], 2);
+    assert_eq!(all.definition["constraints"][1][2], r"agent-1|agent\.2");
+    assert_eq!(Part::of("k8s", &all.id), Some(Part::Sweep));
 }
 
 #[test]

@@ -290,12 +290,13 @@ async fn quorum(home: &Home, record: &Record, findings: &mut Vec<Finding>) {
 
 /// Apps keep away from agents that have joined since the artifacts were brought.
 fn joined(kept: &Kept, situation: &Situation, findings: &mut Vec<Finding>) {
-    let hosts: Vec<&str> = install::keep::lacking(kept, situation).collect();
+    let joined = install::keep::joined(kept, situation);
+    let hosts: Vec<&str> = joined.iter().map(|a| a.hostname.as_str()).collect();
     if !hosts.is_empty() {
         findings.push(found(
             Level::Note,
             format!("no app of the control plane runs on {}, which keep no artifacts (nodes and pods do run there)", hosts.join(", ")),
-            "`k8sm upgrade` brings them there",
+            "`k8sm upgrade` brings them there from the framework, `k8sm upgrade --serve` from this machine",
         ));
     }
 }
