@@ -3,7 +3,6 @@
 //! it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use packaging::install::keep::{self, KEEP_PATH, Keep, Progress};
@@ -209,6 +208,8 @@ struct Follow {
     best: BTreeMap<String, Progress>,
     /// What went wrong last, by agent.
     trouble: BTreeMap<String, String>,
+    /// The first task that was staged, by agent.
+    staged: BTreeMap<String, String>,
     /// When something moved last.
     moved: Duration,
 }
@@ -229,9 +230,11 @@ impl Follow {
         }
     }
 
-    /// Tasks are being started.
-    fn is_staged(&mut self, now: Duration) {
-        if now < STAGED {
+    /// A task is being started: `k8sm` is fetched. A second one after a first that failed is no move.
+    fn is_staged(&mut self, now: Duration, agent: &str, task: &str) {
+        let first = self.staged.entry(agent.to_owned());
+        let first = first.or_insert_with(|| task.to_owned());
+        if first == task && now < STAGED {
             self.moved = now;
         }
     }
@@ -299,13 +302,16 @@ async fn follow(
     let mut app: Option<AppState> = None;
     while follow.goes_on(begun.elapsed(), agents.len()) {
         app = site.marathon.apps_below(&[id]).await?.pop();
-        if app.as_ref().is_some_and(|app| app.staged > 0) {
-            follow.is_staged(begun.elapsed());
+        let tasks = app.iter().flat_map(|app| &app.tasks);
+        for task in tasks.filter(|t| t.state.as_deref() == Some("TASK_STAGING")) {
+            follow.is_staged(begun.elapsed(), &task.host, &task.id);
         }
-        for (agent, url) in probe::places(app.as_ref(), &all, KEEP_PATH) {
-            if !follow.is_complete(&agent)
-                && let Some(said) = ask(&client, &url).await
-            {
+        let places = probe::places(app.as_ref(), &all, KEEP_PATH).into_iter();
+        let asked = places
+            .filter(|(agent, _)| !follow.is_complete(agent))
+            .map(async |(agent, url)| (agent, ask(&client, &url).await));
+        for (agent, said) in futures::future::join_all(asked).await {
+            if let Some(said) = said {
                 follow.hears(begun.elapsed(), &agent, said);
             }
         }
@@ -337,19 +343,15 @@ pub async fn sweep(work: &mut Work<'_>) -> Result<Outcome, Error> {
     let agents = work.site.mesos.agents(None).await?;
     let mut stays: Vec<String> = Vec::new();
     for (dir, hosts) in &kept.touched {
-        // The cluster's own, of which this is the only thing.
-        let Some(own) = Path::new(dir).parent().and_then(Path::to_str) else {
-            continue;
-        };
         let (there, gone): (Vec<&str>, Vec<&str>) = hosts
             .iter()
             .map(String::as_str)
             .partition(|host| agents.iter().any(|a| a.active && a.hostname == **host));
         let mut left: BTreeSet<&str> = gone.into_iter().collect();
         if !there.is_empty() {
-            left.extend(swept(work, own, &there).await?);
+            left.extend(swept(work, dir, &there).await?);
         }
-        stays.extend(left.iter().map(|host| format!("{own} on {host}")));
+        stays.extend(left.iter().map(|host| format!("{dir} on {host}")));
     }
     Ok(Outcome::Done(match stays.is_empty() {
         true => String::new(),
@@ -471,7 +473,7 @@ mod tests {
     #[test]
     fn agents_are_waited_for_as_long_as_something_new_comes_or_tasks_are_staged() {
         let mut follow = Follow::default();
-        follow.is_staged(s(100));
+        follow.is_staged(s(100), "a1", "t1");
         assert!(follow.goes_on(s(120), 1), "it is being fetched");
         follow.hears(s(150), "a1", said(10, None));
         assert!(follow.goes_on(s(200), 1));
@@ -479,7 +481,9 @@ mod tests {
         follow.hears(s(200), "a1", said(5, None));
         follow.hears(s(205), "a1", said(10, Some("SHA-256")));
         assert!(!follow.goes_on(s(211), 1));
-        follow.is_staged(s(1000));
+        follow.is_staged(s(220), "a1", "t2");
+        assert!(!follow.goes_on(s(220), 1), "it has failed once");
+        follow.is_staged(s(1000), "a1", "t1");
         assert!(!follow.goes_on(s(1000), 1), "staged for too long");
     }
 }

@@ -322,6 +322,13 @@ impl Record {
         self.artifacts_url = url(&plan.dir);
     }
 
+    /// These hosts have not what their namesakes had.
+    pub fn kept_without(&mut self, hosts: &[String]) {
+        if let Some(kept) = &mut self.kept {
+            kept.agents.retain(|host, _| !hosts.contains(host));
+        }
+    }
+
     /// Agents that have exactly these artifacts in this directory.
     pub fn having(&self, dir: &str, list: &Manifest) -> BTreeMap<String, String> {
         let kept = self.kept_in_use().filter(|kept| kept.dir == dir);

@@ -122,6 +122,8 @@ async fn attempt(keep: &Keep, board: &Board) -> Result<(), Trouble> {
     let dir = Path::new(&keep.dir);
     make_open(dir)?;
     let _lock = only_one(dir).await?;
+    // First: it makes room.
+    prune(keep, dir)?;
     let sizes = keep.list.files.values().map(|entry| entry.size);
     let missing: Vec<_> = keep
         .list
@@ -158,8 +160,7 @@ async fn attempt(keep: &Keep, board: &Board) -> Result<(), Trouble> {
     let mut list = serde_json::to_vec_pretty(&keep.list).unwrap_or_default();
     list.push(b'\n');
     write_atomic(&dir.join(SUMS), keep.list.sums().as_bytes(), PUBLIC)?;
-    write_atomic(&dir.join(FILE), &list, PUBLIC)?;
-    prune(keep, dir)
+    Ok(write_atomic(&dir.join(FILE), &list, PUBLIC)?)
 }
 
 /// Makes a directory that everybody may read, whatever this process' mask: apps fetch as their own
@@ -291,7 +292,8 @@ mod tests {
         let (url, server) = serve(old.path()).await;
         let keep = Keep::new(&dir, &url, &first, BTreeSet::new());
         attempt(&keep, &board).await.unwrap();
-        assert_eq!((lock(&board).done, lock(&board).total), (7, 7));
+        let progress = lock(&board).clone();
+        assert_eq!((progress.done, progress.total), (7, 7));
         let path = |list: &Manifest, name: &str| kept.path().join(list.path(name).unwrap());
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&path(&first, "k8sm")), 0o755);

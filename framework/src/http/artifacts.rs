@@ -58,6 +58,14 @@ pub enum ArtifactError {
         /// What the kernel says.
         source: std::io::Error,
     },
+    /// It lies below a digest that is not its own.
+    #[error("serve {}: it has the SHA-256 {found}: it is damaged; remove it, and `k8sm upgrade --serve` brings it again", path.display())]
+    Damaged {
+        /// Its path.
+        path: PathBuf,
+        /// Its digest.
+        found: String,
+    },
     /// Its name does not go into a URL as it is.
     #[error("serve {}: the file's name may have letters, digits, `.`, `-`, `_` and `+` only", path.display())]
     Name {
@@ -88,6 +96,15 @@ impl Artifacts {
                 path: path.to_owned(),
                 source,
             })?;
+        // Artifacts lie below their digests.
+        let folder = path.parent().and_then(Path::file_name);
+        let folder = folder.and_then(|f| f.to_str()).filter(|f| is_digest(f));
+        if folder.is_some_and(|folder| folder != sha256) {
+            return Err(ArtifactError::Damaged {
+                path: path.to_owned(),
+                found: sha256,
+            });
+        }
         let artifact = Arc::new(Artifact {
             path: path.to_owned(),
             sha256: sha256.clone(),
@@ -108,9 +125,9 @@ impl Artifacts {
 
     /// A file of the directory.
     async fn find(&self, digest: &str, name: &str) -> Option<Arc<Artifact>> {
-        let is_digest = digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit());
         // What is still on its way has another name.
-        if !is_digest || !is_plain(name) || name.starts_with('.') || name.ends_with(".part") {
+        if !is_digest(digest) || !is_plain(name) || name.starts_with('.') || name.ends_with(".part")
+        {
             return None;
         }
         let path = self.dir.get()?.join(digest).join(name);
@@ -142,6 +159,11 @@ impl Artifacts {
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         files.get(digest).filter(|a| a.name == name).cloned()
     }
+}
+
+/// Whether a name is a SHA-256.
+fn is_digest(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 /// Whether a name goes into a URL as it is.
@@ -181,8 +203,9 @@ pub(super) async fn serve(
     UrlPath((digest, name)): UrlPath<(String, String)>,
     headers: HeaderMap,
 ) -> Response {
-    let found = match app.artifacts.get(&digest, &name) {
-        None => app.artifacts.find(&digest, &name).await,
+    // What is in the directory may have been mended since it was added.
+    let found = match app.artifacts.find(&digest, &name).await {
+        None => app.artifacts.get(&digest, &name),
         some => some,
     };
     let Some(artifact) = found else {

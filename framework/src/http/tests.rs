@@ -91,6 +91,18 @@ async fn a_directory_that_agents_keep_is_served_as_it_is_at_the_moment() {
         answer.starts_with("HTTP/1.1 200") && answer.ends_with("program"),
         "{answer}"
     );
+    // It was damaged and brought again.
+    let error = server
+        .artifacts
+        .add(&folder.join("etcd"))
+        .await
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("k8sm upgrade --serve"),
+        "{error}"
+    );
+    std::fs::write(folder.join("etcd"), "PROGRAM").unwrap();
+    assert!(server.get(&path, "").await.ends_with("PROGRAM"));
     // Not what is on its way, not what is elsewhere, and nothing but files.
     std::fs::write(folder.join("etcd.7.part"), "pro").unwrap();
     std::fs::write(dir.path().join("secret"), "secret").unwrap();

@@ -491,28 +491,40 @@ pub fn wipes(name: &str, install_id: &str, host_path: &str, hosts: &[&str]) -> V
 pub fn wipe(name: &str, install_id: &str, number: u8, directory: &str, host: &str) -> Wanted {
     let id = format!("{}/wipe-{number}", group(name));
     let constraints = json!([["hostname", "CLUSTER", host]]);
-    removal(id, install_id, directory, 1, &constraints)
+    let command = format!("rm -rf -- {}", quoted(directory));
+    removal(id, install_id, &command, 1, &constraints)
 }
 
-/// An app that removes a directory from many agents at once.
+/// An app that removes a directory from many agents at once, and the one around it where that has
+/// nothing else in it.
 pub fn sweep(name: &str, install_id: &str, directory: &str, hosts: &[&str]) -> Wanted {
     let id = format!("{}/sweep", group(name));
     let all: Vec<String> = hosts.iter().map(|host| literal(host)).collect();
     let constraints = json!([["hostname", "UNIQUE"], ["hostname", "LIKE", all.join("|")]]);
-    removal(id, install_id, directory, hosts.len(), &constraints)
+    let around = directory.rsplit_once('/').map_or("", |(around, _)| around);
+    let command = format!(
+        "rm -rf -- {} && {{ rmdir -- {} 2>/dev/null || :; }}",
+        quoted(directory),
+        quoted(around)
+    );
+    removal(id, install_id, &command, hosts.len(), &constraints)
+}
+
+/// For a shell.
+fn quoted(path: &str) -> String {
+    format!("'{}'", path.replace('\'', r"'\''"))
 }
 
 fn removal(
     id: String,
     install_id: &str,
-    directory: &str,
+    command: &str,
     instances: usize,
     constraints: &Value,
 ) -> Wanted {
-    let quoted = directory.replace('\'', r"'\''");
     let definition = json!({
         "id": id,
-        "cmd": format!("rm -rf -- '{quoted}' && touch done && while :; do sleep 60; done"),
+        "cmd": format!("{command} && touch done && while :; do sleep 60; done"),
         "user": "root",
         "instances": instances,
         "cpus": 0.1,

@@ -7,7 +7,7 @@ use super::app::{
     ReadinessCheck, ReadinessProtocol, Residency, TaskLostBehavior, UnreachableStrategy, Volume,
     VolumeMode,
 };
-use super::render::{APPS_WITH_ROLES, Cluster, RenderError, Size, one_at_a_time};
+use super::render::{APPS_WITH_ROLES, Cluster, RenderError, Size, constraints, one_at_a_time};
 use crate::pki::Component;
 use crate::run::{
     ApiServerRun, ControllerManagerRun, EtcdRun, KonnectivityPorts, Member, MemberState, ProxyRun,
@@ -196,13 +196,15 @@ pub(super) fn api_server(cluster: &Cluster<'_>) -> Result<App, RenderError> {
             ("konn-health", api.konnectivity_health_port),
         ],
     );
+    let kept = facts.kept.as_ref();
     let hosts: Vec<String> = facts
         .api_hosts
         .iter()
+        .filter(|host| kept.is_none_or(|kept| kept.agents.contains(&host.hostname)))
         .map(|host| literal(&host.hostname))
         .collect();
     let own = vec![unique(), constraint("LIKE", &hosts.join("|"))];
-    app.constraints = cluster.constraints(own, &api.constraints);
+    app.constraints = constraints(own, &api.constraints);
     for number in 0..cluster.members() {
         app.dependencies.push(cluster.id(Component::Etcd(number))?);
     }

@@ -458,7 +458,7 @@ impl Cluster<'_> {
 }
 
 /// Constraints of ours and the operator's, each once.
-fn constraints(own: Vec<Vec<String>>, given: &[Vec<String>]) -> Vec<Vec<String>> {
+pub(super) fn constraints(own: Vec<Vec<String>>, given: &[Vec<String>]) -> Vec<Vec<String>> {
     let mut all = own;
     for row in given {
         if !all.contains(row) {

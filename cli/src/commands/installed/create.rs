@@ -144,15 +144,19 @@ pub(super) async fn run(
         );
         answering = Some(answer.await?);
     }
-    let keeping = placed
-        .keeping(
-            &options,
-            &situation,
-            before.as_ref(),
-            answering.as_deref(),
-            progress,
-        )
-        .await?;
+    // Where everything is as it was said, nothing changes; that is `upgrade`'s.
+    let settled = changes == Changes::Refused
+        && before
+            .as_ref()
+            .is_some_and(|r| matches!(r.phase, Phase::Installed | Phase::Stopped));
+    let (keeping, without) = match settled && !placed.is_served() {
+        true => (None, Vec::new()),
+        false => {
+            let (before, answering) = (before.as_ref(), answering.as_deref());
+            let keeping = placed.keeping(&options, &situation, before, answering, progress);
+            keeping.await?
+        }
+    };
     let former = before.clone();
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -199,6 +203,7 @@ pub(super) async fn run(
         (Some(former), Some(plan)) => former.having(&plan.dir, &placed.manifest),
         _ => Default::default(),
     };
+    record.kept_without(&without);
     if let Some(plan) = &keeping {
         record.keep_by(plan, &had);
     }
@@ -228,7 +233,7 @@ pub(super) async fn run(
         });
         known.touched_by(plan);
         home.write(&known)?;
-        bring(home, &site, &options, &mut record, plan, &had, progress).await?;
+        bring(&site, &options, &mut record, plan, &had, progress).await?;
     }
     home.write(&record)?;
     let step = progress.step("certificates");
@@ -267,7 +272,6 @@ pub(super) fn absolute(path: &Path) -> Result<PathBuf, install::Error> {
 /// Brings the artifacts to the agents that are to keep them, beside those that `had` them, and says
 /// which have not got them.
 pub(super) async fn bring(
-    home: &Home,
     site: &Site,
     options: &Options,
     record: &mut Record,
@@ -288,7 +292,7 @@ pub(super) async fn bring(
         progress.note(&format!("! {line}"));
     }
     match unfit.is_empty() {
-        true => home.write(record),
+        true => Ok(()),
         false => Err(install::Error::Unfit(unfit)),
     }
 }
@@ -406,8 +410,14 @@ pub(super) struct Placed {
 }
 
 impl Placed {
-    /// What agents are to keep of them. Whoever says where they are has them served; where nobody
-    /// does, those that were kept already go to agents that have joined since.
+    /// Whether this command serves them.
+    pub fn is_served(&self) -> bool {
+        self.server.is_some()
+    }
+
+    /// What agents are to keep of them, and which of those that are said to keep them do not. Whoever
+    /// says where they are has them served; where nobody does, those that were kept already go to
+    /// agents that have joined since.
     pub async fn keeping(
         &self,
         options: &Options,
@@ -415,22 +425,22 @@ impl Placed {
         before: Option<&Record>,
         answering: Option<&[String]>,
         progress: &Progress,
-    ) -> Result<Option<install::keep::Plan>, install::Error> {
-        if self.server.is_some() {
+    ) -> Result<(Option<install::keep::Plan>, Vec<String>), install::Error> {
+        if self.is_served() {
             let plan = install::keep::from_here(options, found, &self.url, answering);
-            return Ok(plan);
+            return Ok((plan, Vec::new()));
         }
         let before = before.filter(|record| record.artifacts_url == self.url);
         let Some((before, kept)) = before.and_then(|r| Some((r, r.kept_in_use()?))) else {
-            return Ok(None);
+            return Ok((None, Vec::new()));
         };
         let joined = install::keep::joined(kept, found);
         if joined.is_empty() {
-            return Ok(None);
+            return Ok((None, Vec::new()));
         }
         let hosts: Vec<String> = joined.iter().map(|a| a.hostname.clone()).collect();
         match install::keep::from_framework(before, kept, found, joined).await {
-            Ok(plan) => Ok(Some(plan)),
+            Ok(plan) => Ok((Some(plan), Vec::new())),
             Err(_) if kept.agents.is_empty() => Err(install::Error::State(
                 "no agent has got the artifacts yet: repeat this with --serve".to_owned(),
             )),
@@ -439,7 +449,7 @@ impl Placed {
                     "! {} keep no artifacts, and {why}; no app will run there until --serve brings them",
                     hosts.join(", ")
                 ));
-                Ok(None)
+                Ok((None, hosts))
             }
         }
     }

@@ -97,7 +97,7 @@ async fn run(home: &Home, args: &Upgrade) -> Result<(), install::Error> {
         home.write(&known)?;
         let planned = record.kept.clone();
         let had = former.having(&plan.dir, &record.artifacts);
-        bring(home, &site, &options, &mut record, plan, &had, &progress).await?;
+        bring(&site, &options, &mut record, plan, &had, &progress).await?;
         if record.kept != planned {
             // Apps keep away from those that did not get them.
             way = Way::new(home, &record, &site, &options).await?;
@@ -259,7 +259,7 @@ async fn retarget(
             kept: record.kept.iter().flat_map(|k| k.agents.clone()).collect(),
         }));
     }
-    let keeping = placed
+    let (keeping, without) = placed
         .keeping(&options, &situation, Some(record), None, progress)
         .await?;
     let had = match &keeping {
@@ -273,6 +273,7 @@ async fn retarget(
     if let Some(dir) = &args.artifacts.upstream_dir {
         record.programs = Some(absolute(dir)?);
     }
+    record.kept_without(&without);
     if let Some(plan) = &keeping {
         record.keep_by(plan, &had);
     }

@@ -87,8 +87,12 @@ fn a_directory_is_removed_by_an_app_on_its_agent_and_no_other() {
         "{command}"
     );
     assert_eq!(Part::of("k8s", &apps[0].id), Some(Part::Wipe));
-    let all = sweep("k8s", "id", "/srv/k8s", &["agent-1", "agent.2"]);
+    let all = sweep("k8s", "id", "/srv/k8s/artifacts", &["agent-1", "agent.2"]);
     assert_eq!(all.definition["instances"], 2);
+    let command = all.definition["cmd"].as_str().unwrap();
+    let only_what_is_empty =
+        "rm -rf -- '/srv/k8s/artifacts' && { rmdir -- '/srv/k8s' 2>/dev/null || :; } && ";
+    assert!(command.starts_with(only_what_is_empty), "{command}");
     assert_eq!(all.definition["constraints"][1][2], r"agent-1|agent\.2");
     assert_eq!(Part::of("k8s", &all.id), Some(Part::Sweep));
 }
