@@ -95,8 +95,13 @@ fn a_full_disk_loses_nothing(cluster: &Cluster, disk: &Disk) {
             output.status.code() == Some(NOT_UP)
         },
     );
+    // What ends gives back what it had set aside: etcd up to 64 MiB for its next log.
+    let free = status
+        .lines()
+        .find_map(|line| line.strip_prefix("! ")?.split_once(" MiB are free below"))
+        .and_then(|(free, _)| free.parse::<u64>().ok());
     assert!(
-        status.contains("! 0 MiB are free below") && status.contains("free some space"),
+        free.is_some_and(|free| free < 200) && status.contains("free some space"),
         "{status}"
     );
     disk.resize("6g");
