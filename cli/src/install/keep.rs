@@ -39,6 +39,8 @@ pub struct Plan {
     pub source: String,
     /// Which agents.
     pub agents: Vec<Agent>,
+    /// Who has exactly these artifacts already: ids in Mesos by host name.
+    pub had: BTreeMap<String, String>,
 }
 
 impl Plan {
@@ -46,6 +48,7 @@ impl Plan {
     pub fn without_agents(&self) -> Self {
         Self {
             agents: Vec::new(),
+            had: BTreeMap::new(),
             ..self.clone()
         }
     }
@@ -75,6 +78,7 @@ pub fn from_here(
         dir: keep::dir(options)?,
         source: served.to_owned(),
         agents: agents.cloned().collect(),
+        had: BTreeMap::new(),
     })
 }
 
@@ -125,6 +129,7 @@ pub async fn from_framework(
         dir: kept.dir.clone(),
         source,
         agents: joined,
+        had: kept.agents.clone(),
     })
 }
 
@@ -147,7 +152,7 @@ pub fn unfit(options: &Options, record: &Record) -> Vec<Finding> {
 }
 
 /// Brings the artifacts of the record there, and notes in it which agents have them: those that
-/// `had` them stay. Why others have not got them, a line each.
+/// had them stay. Why others have not got them, a line each.
 ///
 /// # Errors
 ///
@@ -157,7 +162,6 @@ pub async fn bring(
     options: &Options,
     record: &mut Record,
     plan: &Plan,
-    had: &BTreeMap<String, String>,
     step: &mut Step,
 ) -> Result<Vec<String>, Error> {
     let world = site.world(&record.name).await?;
@@ -187,7 +191,7 @@ pub async fn bring(
         let ids = plan.agents.iter().map(|a| (&a.hostname, &a.id));
         let ids: BTreeMap<&String, &String> = ids.collect();
         kept.agents.retain(|host, _| {
-            !lacking.contains_key(host) || had.get(host) == ids.get(host).copied()
+            !lacking.contains_key(host) || plan.had.get(host) == ids.get(host).copied()
         });
     }
     Ok(lacking

@@ -311,11 +311,11 @@ impl Record {
 
     /// From now on its artifacts are those that agents keep: all of the plan's, and those that have
     /// had the same before.
-    pub fn keep_by(&mut self, plan: &super::keep::Plan, had: &BTreeMap<String, String>) {
+    pub fn keep_by(&mut self, plan: &super::keep::Plan) {
         self.touched_by(plan);
         let kept = self.kept.get_or_insert_default();
         kept.dir.clone_from(&plan.dir);
-        kept.agents.clone_from(had);
+        kept.agents.clone_from(&plan.had);
         let planned = plan.agents.iter();
         let planned = planned.map(|agent| (agent.hostname.clone(), agent.id.clone()));
         kept.agents.extend(planned);

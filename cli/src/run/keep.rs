@@ -25,8 +25,6 @@ use super::Error;
 use crate::download;
 use crate::preflight::facts::space_free;
 
-/// Where Marathon says which port the task has.
-const PORT_ENV: &str = "PORT0";
 /// Held by whoever is at work: agents may share a file system.
 const LOCK: &str = ".lock";
 /// How long one file may take: half a gigabyte on a slow line.
@@ -67,13 +65,7 @@ type Board = Arc<Mutex<Progress>>;
 
 /// Keeps, and answers until it is ended.
 pub async fn run() -> Result<ExitCode, Error> {
-    let text = std::env::var(KEEP_ENV).map_err(|_| Error::NoTask(KEEP_ENV))?;
-    let keep: Keep = serde_json::from_str(&text).map_err(|source| Error::Task {
-        variable: KEEP_ENV,
-        source,
-    })?;
-    let port = std::env::var(PORT_ENV).ok().and_then(|p| p.parse().ok());
-    let port: u16 = port.ok_or(Error::NoPort)?;
+    let (keep, port) = super::told::<Keep>(KEEP_ENV)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     let board = Board::default();
     let failed = |source| Error::Listen { port, source };

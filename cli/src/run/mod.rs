@@ -28,6 +28,9 @@ use std::process::ExitCode;
 use packaging::pki::Component;
 use packaging::run::{MESOS_SECRET_ENV, RUN_ENV, Run, RunSpec};
 
+/// Where Marathon says which port a task has.
+const PORT_ENV: &str = "PORT0";
+
 pub(crate) use components::{MesosSecret, framework};
 pub use sandbox::Sandbox;
 
@@ -168,6 +171,14 @@ pub fn run_probe() -> Result<ExitCode, Error> {
 /// Brings the artifacts to where this agent keeps them.
 pub fn run_keep() -> Result<ExitCode, Error> {
     runtime()?.block_on(keep::run())
+}
+
+/// What a task of a moment is told by a variable, and the port at which it answers.
+fn told<T: serde::de::DeserializeOwned>(variable: &'static str) -> Result<(T, u16), Error> {
+    let text = std::env::var(variable).map_err(|_| Error::NoTask(variable))?;
+    let told = serde_json::from_str(&text).map_err(|source| Error::Task { variable, source })?;
+    let port = std::env::var(PORT_ENV).ok().and_then(|p| p.parse().ok());
+    Ok((told, port.ok_or(Error::NoPort)?))
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Error> {

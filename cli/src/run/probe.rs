@@ -19,18 +19,10 @@ use crate::preflight::{Cgroups, facts};
 
 /// How long a place may take to accept a connection.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Where Marathon says which port the task has.
-const PORT_ENV: &str = "PORT0";
 
 /// Looks, and answers until it is ended.
 pub async fn run() -> Result<ExitCode, Error> {
-    let text = std::env::var(PROBE_ENV).map_err(|_| Error::NoTask(PROBE_ENV))?;
-    let probe: Probe = serde_json::from_str(&text).map_err(|source| Error::Task {
-        variable: PROBE_ENV,
-        source,
-    })?;
-    let port = std::env::var(PORT_ENV).ok().and_then(|p| p.parse().ok());
-    let port: u16 = port.ok_or(Error::NoPort)?;
+    let (probe, port) = super::told::<Probe>(PROBE_ENV)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     let report = Arc::new(look(&probe).await);
     tracing::info!("{report:?}");

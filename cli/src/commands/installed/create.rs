@@ -1,6 +1,5 @@
 //! `k8sm install`.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -199,13 +198,9 @@ pub(super) async fn run(
             snapshots: Vec::new(),
         },
     };
-    let had = match (&former, &keeping) {
-        (Some(former), Some(plan)) => former.having(&plan.dir, &placed.manifest),
-        _ => Default::default(),
-    };
     record.kept_without(&without);
     if let Some(plan) = &keeping {
-        record.keep_by(plan, &had);
+        record.keep_by(plan);
     }
     let unfit = install::keep::unfit(&options, &record);
     if !unfit.is_empty() {
@@ -228,12 +223,12 @@ pub(super) async fn run(
         let mut known = former.unwrap_or_else(|| {
             let mut new = record.clone();
             new.kept = None;
-            new.keep_by(&plan.without_agents(), &Default::default());
+            new.keep_by(&plan.without_agents());
             new
         });
         known.touched_by(plan);
         home.write(&known)?;
-        bring(&site, &options, &mut record, plan, &had, progress).await?;
+        bring(&site, &options, &mut record, plan, progress).await?;
     }
     home.write(&record)?;
     let step = progress.step("certificates");
@@ -269,18 +264,17 @@ pub(super) fn absolute(path: &Path) -> Result<PathBuf, install::Error> {
     std::path::absolute(path).map_err(install::Error::io("find", path))
 }
 
-/// Brings the artifacts to the agents that are to keep them, beside those that `had` them, and says
+/// Brings the artifacts to the agents that are to keep them, beside those that had them, and says
 /// which have not got them.
 pub(super) async fn bring(
     site: &Site,
     options: &Options,
     record: &mut Record,
     plan: &install::keep::Plan,
-    had: &BTreeMap<String, String>,
     progress: &Progress,
 ) -> Result<(), install::Error> {
     let mut step = progress.step("artifacts for the agents");
-    let brought = install::keep::bring(site, options, record, plan, had, &mut step).await;
+    let brought = install::keep::bring(site, options, record, plan, &mut step).await;
     let unfit = install::keep::unfit(options, record);
     if brought.is_err() || !unfit.is_empty() {
         step.failed();
@@ -427,7 +421,10 @@ impl Placed {
         progress: &Progress,
     ) -> Result<(Option<install::keep::Plan>, Vec<String>), install::Error> {
         if self.is_served() {
-            let plan = install::keep::from_here(options, found, &self.url, answering);
+            let mut plan = install::keep::from_here(options, found, &self.url, answering);
+            if let (Some(plan), Some(before)) = (&mut plan, before) {
+                plan.had = before.having(&plan.dir, &self.manifest);
+            }
             return Ok((plan, Vec::new()));
         }
         let before = before.filter(|record| record.artifacts_url == self.url);

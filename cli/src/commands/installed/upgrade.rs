@@ -96,8 +96,7 @@ async fn run(home: &Home, args: &Upgrade) -> Result<(), install::Error> {
         known.touched_by(plan);
         home.write(&known)?;
         let planned = record.kept.clone();
-        let had = former.having(&plan.dir, &record.artifacts);
-        bring(&site, &options, &mut record, plan, &had, &progress).await?;
+        bring(&site, &options, &mut record, plan, &progress).await?;
         if record.kept != planned {
             // Apps keep away from those that did not get them.
             way = Way::new(home, &record, &site, &options).await?;
@@ -262,10 +261,6 @@ async fn retarget(
     let (keeping, without) = placed
         .keeping(&options, &situation, Some(record), None, progress)
         .await?;
-    let had = match &keeping {
-        Some(plan) => record.having(&plan.dir, &placed.manifest),
-        None => Default::default(),
-    };
     record.options = options.changed();
     record.choice = choice;
     record.artifacts = placed.manifest.clone();
@@ -275,7 +270,7 @@ async fn retarget(
     }
     record.kept_without(&without);
     if let Some(plan) = &keeping {
-        record.keep_by(plan, &had);
+        record.keep_by(plan);
     }
     let unfit = install::keep::unfit(&options, record);
     match unfit.is_empty() {

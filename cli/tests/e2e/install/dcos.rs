@@ -130,6 +130,19 @@ impl<'a> Dcos<'a> {
         file
     }
 
+    /// Runs the pod that is to keep its container; returns that, once it is ready.
+    pub fn run_pod(&self, kubeconfig: &Path) -> Option<(String, u64)> {
+        let image = format!("--image={}", cli::cluster::prepare::PAUSE_IMAGE);
+        // The controller manager may not have made the namespace's account yet.
+        self.cluster.wait("the API takes a pod", 60, || {
+            kubectl_with(kubeconfig, &["run", "stays", &image]).is_ok()
+        });
+        let found = || pod_that_stays(kubeconfig);
+        self.cluster
+            .wait("the pod is ready", PATIENCE, || found().is_some());
+        found()
+    }
+
     /// `dcos kubernetes update`.
     pub fn update(&self, wanted: &Value) {
         let change = self.cluster.dir().join("change.json");
@@ -137,6 +150,12 @@ impl<'a> Dcos<'a> {
         self.plugin(&["update", "--options", change.to_str().unwrap()])
             .unwrap();
     }
+}
+
+/// The container of [`Dcos::run_pod`]'s pod, and its restarts.
+pub fn pod_that_stays(kubeconfig: &Path) -> Option<(String, u64)> {
+    let pod = kubectl_with(kubeconfig, &["get", "pod", "stays", "-o", "json"]);
+    ready_container(&pod.ok()?)
 }
 
 /// DC/OS without the package, and the options that this machine wants.
@@ -309,14 +328,8 @@ fn the_package_is_installed_hurt_changed_and_removed_through_cosmos() {
 
     let file = dcos.kubeconfig();
     let kubectl = |args: &[&str]| kubectl_with(&file, args);
-    let image = format!("--image={}", cli::cluster::prepare::PAUSE_IMAGE);
-    // The controller manager may not have made the namespace's account yet.
-    cluster.wait("the API takes a pod", 60, || {
-        kubectl(&["run", "stays", &image]).is_ok()
-    });
-    let container = || ready_container(&kubectl(&["get", "pod", "stays", "-o", "json"]).ok()?);
-    cluster.wait("the pod is ready", PATIENCE, || container().is_some());
-    let pod = container();
+    let container = || pod_that_stays(&file);
+    let pod = dcos.run_pod(&file);
 
     let executors = site.executors();
     assert!(

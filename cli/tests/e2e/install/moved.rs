@@ -3,8 +3,7 @@
 
 use serde_json::json;
 
-use super::dcos::{Begun, Dcos, PATIENCE, no_key_is_shown, secrets, stored};
-use super::installed::{kubectl_with, ready_container};
+use super::dcos::{Begun, Dcos, PATIENCE, no_key_is_shown, pod_that_stays, secrets, stored};
 use super::{nothing_is_left, strict};
 use crate::support::Cluster;
 
@@ -25,14 +24,8 @@ fn slow_keys_in_the_environment_of_apps_move_to_the_secret_store() {
     assert!(apps.contains("PRIVATE KEY"), "that is what env means");
 
     let file = dcos.kubeconfig();
-    let kubectl = |args: &[&str]| kubectl_with(&file, args);
-    let image = format!("--image={}", cli::cluster::prepare::PAUSE_IMAGE);
-    cluster.wait("the API takes a pod", 60, || {
-        kubectl(&["run", "stays", &image]).is_ok()
-    });
-    let container = || ready_container(&kubectl(&["get", "pod", "stays", "-o", "json"]).ok()?);
-    cluster.wait("the pod is ready", PATIENCE, || container().is_some());
-    let pod = container();
+    let container = || pod_that_stays(&file);
+    let pod = dcos.run_pod(&file);
 
     dcos.update(&json!({"pki": {"source": "secrets"}}));
     cluster.wait("the keys are in the store", PATIENCE, || {

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use super::dcos::{Begun, Dcos, PATIENCE};
-use super::installed::{kubectl_with, ready_container};
+use super::dcos::{Begun, Dcos, pod_that_stays};
 use super::nothing_is_left;
 use super::site::Site;
 use crate::support::Cluster;
@@ -106,17 +105,8 @@ fn slow_the_packages_app_that_is_killed_after_each_of_its_steps_goes_on() {
     assert!(killed.len() > 4, "{killed:?}");
     one_cluster();
     let file = dcos.kubeconfig();
-    let kubectl = |args: &[&str]| kubectl_with(&file, args);
-    let image = format!("--image={}", cli::cluster::prepare::PAUSE_IMAGE);
-    cluster.wait("the API takes a pod", 60, || {
-        kubectl(&["run", "stays", &image]).is_ok()
-    });
-    let container = || {
-        let pod = kubectl(&["get", "pod", "stays", "-o", "json"]).ok()?;
-        ready_container(&pod)
-    };
-    cluster.wait("the pod is ready", PATIENCE, || container().is_some());
-    let pod = container();
+    let container = || pod_that_stays(&file);
+    let pod = dcos.run_pod(&file);
 
     dcos.update(&json!({
         "etcd": {"mem": 600}, "apiserver": {"mem": 1100},
